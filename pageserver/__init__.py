@@ -1,0 +1,1 @@
+"""pageserver: any page of a stock PostgreSQL at any LSN."""

@@ -1,0 +1,209 @@
+"""The contract of the native module; one section a file of `walcore/rust/binding/src`.
+
+LSNs cross as plain integers; bytes as `bytes`. Every call that works through bytes runs without the GIL.
+"""
+
+from typing import Any, Final, final
+
+__version__: Final[str]
+
+# --- wal.rs -----------------------------------------------------------------------------------------------
+
+@final
+class WalScanner:
+    """Follows a stream of WAL, checks every record, and says where the last whole one ends.
+
+    Args:
+        start_lsn: where the first byte fed stands. A record start, or a WAL page boundary; at a page boundary the rest
+            of a record that began before it is skipped.
+        segment_size: bytes of a segment file.
+        system_id: what long page headers must say; 0 accepts the first one seen.
+        prev_lsn: start of the record before `start_lsn`, checked against the first record's `xl_prev`; 0 if not known.
+    """
+
+    def __new__(
+        cls, start_lsn: int, *, segment_size: int, system_id: int = 0, prev_lsn: int = 0
+    ) -> WalScanner: ...
+    def feed(self, wal: bytes) -> None:
+        """Take the next bytes of the stream.
+
+        Raises:
+            WalCorrupt: the first byte that is not the WAL it should be; positions stay at the last good record and the
+                scanner takes no more.
+        """
+    def feed_to_end(self, wal: bytes) -> str | None:
+        """As `feed`, for WAL read from files: damage is the end of WAL and comes back as the reason, not raised."""
+    @property
+    def received_lsn(self) -> int:
+        """End of what was fed."""
+    @property
+    def record_end_lsn(self) -> int:
+        """End of the last whole, CRC-checked record; `start_lsn` before the first."""
+    @property
+    def last_record_lsn(self) -> int:
+        """Start of that record; 0 before the first."""
+    @property
+    def major(self) -> int:
+        """Major version of Postgres by the page magic; 0 until a page header was seen."""
+    @property
+    def system_id(self) -> int:
+        """From the last long page header, or as given."""
+    @property
+    def tli(self) -> int:
+        """Postgres timeline of the last page header seen; 0 until one was."""
+    def take_counts(self) -> dict[str, int]:
+        """Since the last call: `records`, `commits`, `record_bytes` (images included), `fpi_count`, `fpi_bytes`."""
+    def take_events(self) -> list[dict[str, Any]]:
+        """Since the last call: the records that change the state of the server, decoded in full.
+
+        Each has `lsn` (start), `end_lsn`, `kind` and the fields of that kind: `fpw_change` (`full_page_writes`),
+        `checkpoint` (`redo_lsn`, `tli`, `prev_tli`, `full_page_writes`, `next_xid`, …, `online`),
+        `parameter_change` (`wal_level`, `wal_log_hints`, …), `end_of_recovery` (`tli`, `prev_tli`), `switch`,
+        `overwrite_contrecord` (`overwritten_lsn`), `backup_end` (`start_lsn`).
+        """
+
+# --- redo.rs ----------------------------------------------------------------------------------------------
+
+def redo_page(
+    page: bytes | None,
+    records: list[tuple[int, int, bytes]],
+    key: tuple[int, int, int, int, int],
+    *,
+    major: int,
+    hint_bits_logged: bool,
+) -> bytes:
+    """Apply records, oldest first, to one page.
+
+    Args:
+        page: 8192 bytes, or None for a page that does not exist yet.
+        records: (start_lsn, end_lsn, bytes of the whole record).
+        key: tablespace, database, relfilenode, fork number, block.
+        hint_bits_logged: data checksums or wal_log_hints are on.
+    Raises:
+        RedoFailed: names rmgr, record and LSN.
+        PageUnreadable: an rmgr without redo here touched the page.
+    """
+
+def mask_page(page: bytes, *, access_method: str, blkno: int) -> bytes:
+    """Zero what WAL does not decide, as Postgres' own mask functions do.
+
+    Args:
+        access_method: heap, btree, hash, gin, gist, spgist, brin, sequence, generic, vm.
+        blkno: block number within the fork.
+    """
+
+# --- layer.rs ---------------------------------------------------------------------------------------------
+
+@final
+class Ingest:
+    """The write side of a timeline: scans WAL and indexes it, per page, into an open layer.
+
+    Bytes of records are not copied: the index points into the WAL's own segment files.
+
+    Args:
+        start_lsn: where to begin; a record start or a page boundary.
+        sizes: size state as of `start_lsn`, as `sizes()` or `BaseWriter.finish` gave it.
+    """
+
+    def __new__(
+        cls, start_lsn: int, *, segment_size: int, system_id: int, sizes: bytes, hint_bits_logged: bool
+    ) -> Ingest: ...
+    def feed(self, wal: bytes) -> None:
+        """Index the next bytes of the stream. Raises WalCorrupt as `WalScanner.feed` does."""
+    @property
+    def received_lsn(self) -> int: ...
+    @property
+    def ingested_lsn(self) -> int:
+        """End of the last whole record that is indexed. Pages can be read at any LSN up to it."""
+    @property
+    def open_bytes(self) -> int:
+        """Memory held by the open layer."""
+    def take_counts(self) -> dict[str, int]: ...
+    def take_events(self) -> list[dict[str, Any]]: ...
+    def open_layer(self) -> Layer:
+        """A live view of the open layer, for `Reader`."""
+    def freeze(self) -> Layer:
+        """Close the open layer at `ingested_lsn` and begin a new one. The frozen one stays readable in memory."""
+    def sizes(self) -> bytes:
+        """The size state as of `ingested_lsn`, to be kept beside the layers."""
+
+@final
+class Layer:
+    """A sorted run over (key, LSN): in memory (open or frozen) or a file."""
+
+    @staticmethod
+    def open(path: str) -> Layer:
+        """Map a layer file. Raises LayerCorrupt."""
+    @property
+    def start_lsn(self) -> int: ...
+    @property
+    def end_lsn(self) -> int: ...
+    @property
+    def entries(self) -> int: ...
+    def write(self, path: str) -> None:
+        """Write to a new file, synced when it returns; the caller renames it into place and syncs the directory."""
+
+@final
+class BaseWriter:
+    """Builds the first layer, of page images, from the files of a base backup.
+
+    Args:
+        path: the layer file to write.
+        lsn: where redo starts: the images are taken to be as of then.
+    """
+
+    def __new__(cls, path: str, *, lsn: int) -> BaseWriter: ...
+    def add_relation(self, spc: int, db: int, rel: int, fork: int, files: list[str]) -> int:
+        """Add every page of one fork, its 1 GiB files in order. Forks must come in ascending (spc, db, rel, fork).
+
+        Returns the number of pages.
+        """
+    def add_slru(self, kind: str, files: list[tuple[int, str]]) -> int:
+        """Add pages of `pg_xact`, `pg_multixact/offsets`, `pg_multixact/members` or `pg_commit_ts`; files as (segment number, path).
+
+        SLRUs come after all relations. Returns the number of pages.
+        """
+    def finish(self) -> bytes:
+        """Sync the file and return the size state for `Ingest`."""
+
+@final
+class Reader:
+    """The read side of a timeline: layers newest last, and the WAL they point into.
+
+    Args:
+        wal_dir: directory of plain segment files.
+        hint_bits_logged: (from_lsn, bool) steps, ascending.
+    """
+
+    def __new__(
+        cls,
+        layers: list[Layer],
+        *,
+        wal_dir: str,
+        tli: int,
+        segment_size: int,
+        major: int,
+        hint_bits_logged: list[tuple[int, bool]],
+    ) -> Reader: ...
+    def pages(
+        self, keys: list[tuple[int, int, int, int, int]], lsns: list[int]
+    ) -> list[bytes | Exception]:
+        """Rebuild pages, on all cores.
+
+        Args:
+            keys: tablespace, database, relfilenode, fork number, block.
+            lsns: one a key, or one for all.
+        Returns:
+            One entry a key: the 8192 bytes, or the PageUnreadable / LayerCorrupt / KeyError (no such relation or
+            block at that LSN) that this page alone has.
+        """
+    def size(self, spc: int, db: int, rel: int, fork: int, lsn: int) -> int | None:
+        """Blocks of a fork at an LSN; None if it does not exist then."""
+    def relations(self, lsn: int, *, db: int | None = None) -> list[tuple[int, int, int, int, int]]:
+        """(spc, db, rel, fork, blocks) of every fork that exists at an LSN."""
+    def slru_page(self, kind: str, pageno: int, lsn: int) -> bytes | None:
+        """One SLRU page at an LSN; None if it does not exist then."""
+    def chain(self, key: tuple[int, int, int, int, int], lsn: int) -> list[dict[str, Any]]:
+        """What a read of this page would use, oldest first: `lsn`, `kind` (image, wal), `rmgr`, `record`, `bytes`."""
+    def delta_counts(self, key: tuple[int, int, int, int, int]) -> tuple[int, int]:
+        """Number and bytes of deltas since the page's last image."""

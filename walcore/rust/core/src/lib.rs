@@ -1,0 +1,13 @@
+//! PostgreSQL WAL 15 to 18: decoding, native redo, page layers.
+//!
+//! Pure functions over bytes: no Python, no clock, and files only through [`layer`]'s own trait.
+
+pub mod lsn;
+pub mod page;
+pub mod reader;
+pub mod redo;
+pub mod rmgr;
+pub mod version;
+pub mod wal;
+
+pub use lsn::Lsn;

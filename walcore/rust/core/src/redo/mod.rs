@@ -1,0 +1,1 @@
+//! Redo: one record onto one page.

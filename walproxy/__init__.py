@@ -1,0 +1,1 @@
+"""walproxy: a WAL quorum for stock PostgreSQL."""

@@ -1,0 +1,1 @@
+"""The Postgres wire and replication protocol, without I/O but for `aio` and `libpq`."""

@@ -7,6 +7,11 @@ from typing import Any, Final, final
 
 __version__: Final[str]
 
+# --- lib.rs -----------------------------------------------------------------------------------------------
+
+def crc32c(data: bytes, before: int = 0) -> int:
+    """CRC-32C (Castagnoli) of `data`, going on from the checksum of what came before it."""
+
 # --- wal.rs -----------------------------------------------------------------------------------------------
 
 @final

@@ -2,8 +2,16 @@
 
 use pyo3::prelude::*;
 
+/// `data` is `bytes`: nobody can change it while we are detached.
+#[pyfunction]
+#[pyo3(signature = (data, before = 0))]
+fn crc32c(py: Python<'_>, data: &[u8], before: u32) -> u32 {
+    py.detach(|| walcore::crc32c(before, data))
+}
+
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_function(wrap_pyfunction!(crc32c, module)?)?;
     Ok(())
 }

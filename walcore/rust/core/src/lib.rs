@@ -11,3 +11,8 @@ pub mod version;
 pub mod wal;
 
 pub use lsn::Lsn;
+
+/// CRC-32C (Castagnoli) of `data`, going on from the checksum of what came before; 0 to begin.
+pub fn crc32c(before: u32, data: &[u8]) -> u32 {
+    crc32c::crc32c_append(before, data)
+}

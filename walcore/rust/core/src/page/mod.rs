@@ -35,16 +35,15 @@ impl PageBuf {
 
     /// `pd_lsn`: stored high half first.
     pub fn lsn(&self) -> Lsn {
-        let [a, b, c, d, e, f, g, h, ..] = *self.0;
-        let (high, low) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
-        Lsn(u64::from(high) << 32 | u64::from(low))
+        let halves = self.0.first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
+        Lsn(halves.rotate_left(32))
     }
 
     /// Sets `pd_lsn`.
     pub fn set_lsn(&mut self, lsn: Lsn) {
-        let (high, low) = ((lsn.0 >> 32) as u32, lsn.0 as u32);
-        let (head, _) = self.0.split_at_mut(8);
-        head.copy_from_slice(&[high.to_le_bytes(), low.to_le_bytes()].concat());
+        if let Some(halves) = self.0.first_chunk_mut() {
+            *halves = lsn.0.rotate_left(32).to_le_bytes();
+        }
     }
 
     /// Whether the page has never been initialised (`PageIsNew`: `pd_upper` is 0).

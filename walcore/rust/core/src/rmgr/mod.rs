@@ -1,5 +1,11 @@
 //! Resource managers: one line each.
 
+pub mod xact;
+
+use crate::reader::Reader;
+use crate::version::Major;
+use crate::wal::RelTag;
+
 /// Number and name of each built-in resource manager of 15 to 18, as `pg_waldump` prints it.
 ///
 /// Source: `src/include/access/rmgrlist.h`.
@@ -48,4 +54,14 @@ pub fn is_valid(rmid: u8) -> bool {
 /// The name that `pg_waldump` prints, `custom###` for an extension's.
 pub fn name(rmid: u8) -> String {
     RMGRS.get(usize::from(rmid)).map_or_else(|| format!("custom{rmid:03}"), |(_, name)| (*name).to_owned())
+}
+
+/// A relation as records name it: tablespace, database, number.
+pub(crate) fn rel_tag(r: &mut Reader<'_>) -> Option<RelTag> {
+    Some(RelTag { spc: r.u32()?, db: r.u32()?, rel: r.u32()? })
+}
+
+/// A page number of an SLRU: 4 bytes up to 16, 8 bytes from 17 on.
+pub(crate) fn slru_pageno(r: &mut Reader<'_>, major: Major) -> Option<u64> {
+    if major >= Major::V17 { r.u64() } else { r.u32().map(u64::from) }
 }

@@ -1,0 +1,226 @@
+//! What a record touches: the pages it changes, named or not, and the sizes.
+
+use super::vm::{self, HEAPBLOCKS_PER_PAGE};
+use super::{RedoError, Slru, Target};
+use crate::reader::Reader;
+use crate::rmgr::{self, xact::XactEnd};
+use crate::version::Major;
+use crate::wal::{Fork, Record, RelTag};
+
+/// What a page is that does not exist when a record comes to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// An error, unless the record starts the page (`will_init`, `has_image`).
+    Refused,
+    /// Zeros: the record brings it into existence, and it may be the first of its chain.
+    Zeros,
+    /// Nothing: the record has no effect then.
+    Skipped,
+}
+
+/// One effect of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// [`super::redo`] has work on this page.
+    Page {
+        /// The page. Never of a free space map.
+        target: Target,
+        /// Redo rebuilds it from zeros: nothing older is needed.
+        will_init: bool,
+        /// Redo replaces it by an image: nothing older is needed.
+        has_image: bool,
+        /// What if it does not exist.
+        missing: Missing,
+    },
+    /// A fork exists from here on, empty if it did not before.
+    Created {
+        /// Relation.
+        rel: RelTag,
+        /// Fork.
+        fork: Fork,
+    },
+    /// A fork has at most this many blocks.
+    Truncated {
+        /// Relation.
+        rel: RelTag,
+        /// Main or visibility map.
+        fork: Fork,
+        /// Blocks that stay.
+        blocks: u32,
+    },
+    /// All forks of a relation are gone.
+    Dropped {
+        /// Relation.
+        rel: RelTag,
+    },
+    /// The part of a database that lies in one tablespace is gone.
+    DatabaseDropped {
+        /// Tablespace.
+        spc: u32,
+        /// Database.
+        db: u32,
+    },
+    /// The part of a database that lies in one tablespace is replaced by a copy of another, as of this record.
+    DatabaseCopied {
+        /// Tablespace copied from.
+        src_spc: u32,
+        /// Database copied from.
+        src_db: u32,
+        /// Tablespace copied to.
+        spc: u32,
+        /// Database copied to.
+        db: u32,
+    },
+}
+
+impl Touched {
+    /// Whether a page is part of its fork from here on: the fork has at least `blkno + 1` blocks.
+    pub fn extends(&self) -> bool {
+        matches!(
+            self,
+            Self::Page { will_init: true, .. }
+                | Self::Page { has_image: true, .. }
+                | Self::Page { missing: Missing::Zeros, .. }
+        )
+    }
+}
+
+const XLOG_FPI_FOR_HINT: u8 = 0xA0;
+const HEAP2_VISIBLE: u8 = 0x40;
+const SMGR_CREATE: u8 = 0x10;
+const SMGR_TRUNCATE: u8 = 0x20;
+const SMGR_TRUNCATE_HEAP: u32 = 1;
+const SMGR_TRUNCATE_VM: u32 = 2;
+const CLOG_ZEROPAGE: u8 = 0x00;
+const DBASE_CREATE_FILE_COPY: u8 = 0x00;
+const DBASE_DROP: u8 = 0x20;
+
+/// Transactions whose status fits on one page of `pg_xact`.
+pub const CLOG_XIDS_PER_PAGE: u32 = 8192 * 4;
+
+/// Calls `each` for everything a record touches.
+///
+/// Order: pages first, then sizes. A page is reported once a record. Block references to free space maps and those
+/// that redo leaves alone are left out.
+///
+/// # Errors
+/// `Malformed` if the record is too short for what it claims. Nothing reported before may be used then.
+pub fn touches(record: &Record<'_>, major: Major, each: &mut impl FnMut(Touched)) -> Result<(), RedoError> {
+    blocks(record, each);
+    let malformed = |what| RedoError::malformed(record, what);
+    match record.header.rmid {
+        rmgr::HEAP | rmgr::HEAP2 => heap(record, each).ok_or_else(|| malformed("heap record")),
+        rmgr::XACT => xact(record, major, each).ok_or_else(|| malformed("transaction record")),
+        rmgr::SMGR => smgr(record, each).ok_or_else(|| malformed("storage record")),
+        rmgr::CLOG => clog(record, major, each).ok_or_else(|| malformed("clog record")),
+        rmgr::DBASE => dbase(record, each).ok_or_else(|| malformed("database record")),
+        _ => Ok(()),
+    }
+}
+
+fn blocks(record: &Record<'_>, each: &mut impl FnMut(Touched)) {
+    let (rmid, info) = (record.header.rmid, record.header.rmgr_info());
+    for block in &record.blocks {
+        let has_image = block.applies_image();
+        // With full-page writes off such a record comes without an image, and redo does nothing.
+        let is_empty_hint = rmid == rmgr::XLOG && info == XLOG_FPI_FOR_HINT && !has_image;
+        if block.tag.fork == Fork::Fsm || is_empty_hint {
+            continue;
+        }
+        let sets_vm = rmid == rmgr::HEAP2 && info & 0x70 == HEAP2_VISIBLE && block.id == 0;
+        let missing = if sets_vm { Missing::Zeros } else { Missing::Refused };
+        let target = Target::Block(block.tag);
+        each(Touched::Page { target, will_init: block.will_init, has_image, missing });
+    }
+}
+
+fn zeros_if_missing(target: Target, will_init: bool) -> Touched {
+    Touched::Page { target, will_init, has_image: false, missing: Missing::Zeros }
+}
+
+fn heap(record: &Record<'_>, each: &mut impl FnMut(Touched)) -> Option<()> {
+    let [old, new] = vm::unregistered_clears(record)?;
+    if let Some(clear) = old {
+        each(zeros_if_missing(Target::Block(clear.page()), false));
+    }
+    if let Some(clear) = new.filter(|new| old.is_none_or(|old| old.page() != new.page())) {
+        each(zeros_if_missing(Target::Block(clear.page()), false));
+    }
+    Some(())
+}
+
+fn xact(record: &Record<'_>, major: Major, each: &mut impl FnMut(Touched)) -> Option<()> {
+    let Some(end) = XactEnd::decode(record, major)? else { return Some(()) };
+    let mut seen: Vec<u32> = Vec::new();
+    for xid in std::iter::once(end.xid).chain(end.subxids()) {
+        let pageno = xid / CLOG_XIDS_PER_PAGE;
+        // Subtransactions come in ascending order: the last page is nearly always the one.
+        if seen.last() == Some(&pageno) || seen.contains(&pageno) {
+            continue;
+        }
+        seen.push(pageno);
+        each(zeros_if_missing(Target::Slru { kind: Slru::Clog, pageno: pageno.into() }, false));
+    }
+    for rel in end.dropped_rels() {
+        each(Touched::Dropped { rel });
+    }
+    Some(())
+}
+
+fn smgr(record: &Record<'_>, each: &mut impl FnMut(Touched)) -> Option<()> {
+    let mut main = Reader(record.main_data);
+    match record.header.rmgr_info() {
+        SMGR_CREATE => {
+            let rel = rmgr::rel_tag(&mut main)?;
+            let fork = Fork::from_number(u8::try_from(main.u32()?).ok()?)?;
+            if fork != Fork::Fsm {
+                each(Touched::Created { rel, fork });
+            }
+        }
+        SMGR_TRUNCATE => {
+            let (blkno, rel, flags) = (main.u32()?, rmgr::rel_tag(&mut main)?, main.u32()?);
+            let keeps_tail = blkno % HEAPBLOCKS_PER_PAGE != 0;
+            if flags & SMGR_TRUNCATE_VM != 0 {
+                let tail = vm::page_of(rel, blkno);
+                if keeps_tail {
+                    let target = Target::Block(tail);
+                    let missing = Missing::Skipped;
+                    each(Touched::Page { target, will_init: false, has_image: false, missing });
+                }
+                let blocks = tail.blkno + u32::from(keeps_tail);
+                each(Touched::Truncated { rel, fork: Fork::Vm, blocks });
+            }
+            if flags & SMGR_TRUNCATE_HEAP != 0 {
+                each(Touched::Truncated { rel, fork: Fork::Main, blocks: blkno });
+            }
+        }
+        _ => {}
+    }
+    Some(())
+}
+
+fn clog(record: &Record<'_>, major: Major, each: &mut impl FnMut(Touched)) -> Option<()> {
+    if record.header.rmgr_info() == CLOG_ZEROPAGE {
+        let pageno = rmgr::slru_pageno(&mut Reader(record.main_data), major)?;
+        each(zeros_if_missing(Target::Slru { kind: Slru::Clog, pageno }, true));
+    }
+    Some(())
+}
+
+fn dbase(record: &Record<'_>, each: &mut impl FnMut(Touched)) -> Option<()> {
+    let mut main = Reader(record.main_data);
+    match record.header.rmgr_info() {
+        DBASE_CREATE_FILE_COPY => {
+            let (db, spc, src_db, src_spc) = (main.u32()?, main.u32()?, main.u32()?, main.u32()?);
+            each(Touched::DatabaseCopied { src_spc, src_db, spc, db });
+        }
+        DBASE_DROP => {
+            let (db, spaces) = (main.u32()?, main.u32()?);
+            for _ in 0..spaces {
+                each(Touched::DatabaseDropped { spc: main.u32()?, db });
+            }
+        }
+        _ => {}
+    }
+    Some(())
+}

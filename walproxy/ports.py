@@ -1,0 +1,277 @@
+"""The seams of a node: what the driver needs of disk, primary and downstreams, and what they get of the node.
+
+LSN ranges are half open. Everything that can block is async or runs in the node's one disk thread.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from walproxy.quorum.messages import Feedback, SlotHorizon
+from walproxy.quorum.state import Cluster, ControlState
+from walproxy.quorum.terms import TermHistory
+from walproxy.wire.lsn import Lsn
+
+# --- disk: walproxy/store -----------------------------------------------------------------------------------
+
+
+class ControlFile(Protocol):
+    """`<data_dir>/control`: magic, version, length, payload, CRC-32C. Payload: `quorum.state.encode_control`.
+
+    Blocking; called from the disk thread.
+    """
+
+    def load(self) -> ControlState | None:
+        """None if the node never ran here.
+
+        Raises:
+            DataDamaged: the file fails its checksum or is not one of ours.
+        """
+
+    def save(self, state: ControlState) -> None:
+        """Replace the file: written aside, synced, renamed, directory synced. Durable when it returns.
+
+        Raises:
+            Poisoned: it could not be written or synced.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfWal:
+    """Where the whole records on disk end."""
+
+    record_end_lsn: Lsn
+    last_record_lsn: Lsn  # Start of the last one; 0 if there is none.
+    reason: str  # Why the next one is not a record.
+
+
+class WalStore(Protocol):
+    """`<data_dir>/wal/`: segment files with Postgres' names, the growing one `.partial`.
+
+    Zero-filled ahead of need. One writer (the disk thread); `read` from any thread at any time. After
+    Poisoned nothing but `read` is allowed.
+    Invariant: beyond `write_lsn` the disk holds zeros, so that no record of another history can follow ours.
+    """
+
+    @property
+    def start_lsn(self) -> Lsn:
+        """Oldest byte held, a segment start; INVALID_LSN as long as nothing was created."""
+
+    @property
+    def write_lsn(self) -> Lsn:
+        """End of what was written; the next `write` begins here."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Space the segment files take."""
+
+    def create(self, start_lsn: Lsn, *, tli: int, cluster: Cluster) -> None:
+        """Begin an empty log at a segment start, on the ruins of any other. Durable when it returns.
+
+        Raises:
+            Poisoned
+        """
+
+    def recover(
+        self, from_lsn: Lsn, *, end_lsn_max: Lsn | None, history: TermHistory, cluster: Cluster
+    ) -> EndOfWal:
+        """Find the end of the log, clear everything after it, and sync; then `write_lsn` is the end.
+
+        Args:
+            from_lsn: a record end that must be there (the saved commit LSN, or the log's start); records
+            are checked
+                from the start of its segment on.
+            end_lsn_max: cut here at the latest, even if records go on (a truncation that was begun).
+            history: says which timeline's files hold which LSN.
+            cluster: what long page headers must say.
+
+        Raises:
+            DataDamaged: the whole records end before `from_lsn`.
+            Poisoned
+        """
+
+    def write(self, lsn: Lsn, wal: bytes, *, tli: int) -> None:
+        """Put bytes at `lsn`, which is `write_lsn`; they may cross segments; all of one Postgres timeline.
+
+        A first write of a new `tli` inside a segment copies that segment's earlier bytes into the new file's.
+
+        Raises:
+            Poisoned
+        """
+
+    def sync(self) -> None:
+        """Make everything written so far durable, names of files included.
+
+        Raises:
+            Poisoned: also ever after.
+        """
+
+    def truncate(self, lsn: Lsn) -> None:
+        """Cut the log back to `lsn` <= `write_lsn`. Durable when it returns; may be repeated after a crash.
+
+        Later segments are removed, the boundary segment is zero after `lsn` and `.partial` again.
+
+        Raises:
+            Poisoned
+        """
+
+    def read(self, lsn: Lsn, size: int) -> bytes:
+        """Exactly the bytes [lsn, lsn + size), written but perhaps not synced.
+
+        Raises:
+            WalRemoved: they begin before `start_lsn`.
+            ValueError: they end after `write_lsn`.
+        """
+
+    def remove_before(self, lsn: Lsn) -> int:
+        """Remove the segments that end at or before `lsn`; gives the bytes freed."""
+
+    def save_history(self, tli: int, content: bytes) -> None:
+        """Keep `<tli>.history`. Durable when it returns."""
+
+    def histories(self) -> Mapping[int, bytes]:
+        """All timeline history files kept, by tli."""
+
+
+# --- the primary: walproxy/upstream.py ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PrimaryIdentity:
+    """What a primary says of itself."""
+
+    cluster: Cluster
+    tli: int
+    flush_lsn: Lsn
+    # Where its slot for us holds WAL from; the slot is created, with WAL reserved, if it was not there.
+    slot_restart_lsn: Lsn
+    server_version: str
+    # History file of `tli`; empty for timeline 1.
+    history: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class PrimaryWal:
+    """All WAL that had arrived, in one piece, at most `WAL_BYTES_MAX`; empty if only a keepalive came."""
+
+    start_lsn: Lsn
+    wal: bytes
+    primary_end_lsn: Lsn  # As the primary last told.
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfTimeline:
+    """The primary has nothing more on this timeline: it goes on as `next_tli` from `switch_lsn`."""
+
+    next_tli: int
+    switch_lsn: Lsn
+
+
+class Upstream(Protocol):
+    """One connection to the primary. Any failure raises PrimaryUnreachable; make a new one and try again."""
+
+    async def identify(self) -> PrimaryIdentity:
+        """Connect, ask, and make the slot if it is missing.
+
+        The connection has a short `wal_sender_timeout` of its own and the group's application_name.
+
+        Raises:
+            PrimaryUnreachable: cannot connect, or it refuses replication; the message says which.
+        """
+
+    async def history(self, tli: int) -> bytes:
+        """TIMELINE_HISTORY."""
+
+    async def start(self, at_lsn: Lsn, tli: int) -> None:
+        """START_REPLICATION SLOT.
+
+        Raises:
+            SlotActive: another connection still holds the slot. Retry soon.
+            WalRemoved: the primary no longer has that WAL.
+            PrimaryUnreachable
+        """
+
+    async def receive(self) -> PrimaryWal | EndOfTimeline:
+        """Wait for the next WAL; answers keepalives itself, with the positions last reported."""
+
+    def report(self, write_lsn: Lsn, flush_lsn: Lsn, apply_lsn: Lsn) -> None:
+        """Send a status update now; what the socket does not take goes out as soon as it does."""
+
+    def feedback(self, feedback: Feedback) -> None:
+        """Send hot standby feedback."""
+
+    async def close(self) -> None:
+        """Let go of connection and slot."""
+
+
+# --- downstreams: walproxy/server.py, walsender.py ----------------------------------------------------------
+
+
+class Downstreams(Protocol):
+    """The consumers that stream from this node and the slots they left here."""
+
+    def slots(self) -> tuple[SlotHorizon, ...]:
+        """Physical slots of this node, the pageserver's included, with how far each is."""
+
+    def feedback(self) -> Feedback:
+        """The oldest xmin of all of them."""
+
+
+class CopyStream(Protocol):
+    """Both ways of a CopyBoth, whichever side began it: `wire.libpq.CopyBoth` and the server's session."""
+
+    async def receive(self) -> bytes | None:
+        """The payload of the next CopyData; None when the other side ended.
+
+        Raises:
+            ConnectionError: the connection is lost.
+        """
+
+    def send(self, data: bytes) -> None:
+        """Queue one CopyData; goes out as soon as the socket takes it, without a `flush`."""
+
+    async def flush(self) -> None:
+        """Wait until everything queued is with the kernel."""
+
+    def close(self) -> None:
+        """End it at once."""
+
+
+class NodeView(Protocol):
+    """What server, walsender, console and status may know of the running node."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def cluster(self) -> Cluster | None:
+        """None before the first contact with a primary: nothing can be served yet."""
+
+    @property
+    def commit_lsn(self) -> Lsn:
+        """Nothing at or above it may be served."""
+
+    @property
+    def start_lsn(self) -> Lsn:
+        """Oldest WAL on this node."""
+
+    @property
+    def term_history(self) -> TermHistory:
+        """Which timeline holds which LSN."""
+
+    def histories(self) -> Mapping[int, bytes]:
+        """Timeline history files."""
+
+    async def wait_commit(self, above_lsn: Lsn, timeout_s: float) -> Lsn:
+        """The commit LSN, as soon as it is above `above_lsn` or the time is over."""
+
+    def read(self, lsn: Lsn, size: int) -> bytes:
+        """Up to `size` bytes of committed WAL, from memory if recent. Raises as `WalStore.read`."""
+
+    def downstream_moved(self) -> None:
+        """A slot or feedback changed: tell the proposer with the next reply."""
+
+    async def serve_peer(self, stream: CopyStream, peer: str) -> None:
+        """Speak the quorum's protocol on a connection that asked START_PEER; returns when it ends."""
+
+    def status(self) -> dict[str, object]:
+        """`SHOW walproxy.status`, the node's own part of it, ready for JSON."""

@@ -1,0 +1,41 @@
+"""What can go wrong between proposer and acceptor.
+
+QuorumError
+├── MessageMalformed   bytes are not a message of ours
+├── MessageRefused     a message that a rule of docs/quorum.md forbids
+│   └── IdentityRefused  the other side is not, or no longer, who it says
+├── PrimaryRefused     the primary's WAL does not extend the quorum's log
+└── LogDamaged         our own durable state contradicts itself
+"""
+
+
+class QuorumError(Exception):
+    """Base of the errors that leave the consensus core."""
+
+    def __init__(self, what: str, **facts: object) -> None:
+        super().__init__(" ".join([what, *(f"{name}={value}" for name, value in facts.items())]))
+        self.facts = facts
+
+
+class MessageMalformed(QuorumError):
+    """Bytes that are no message of ours. Count it, close the connection, keep the process."""
+
+
+class MessageRefused(QuorumError):
+    """A rule forbids it; state is unchanged. Count it, log it once, close the connection."""
+
+
+class IdentityRefused(MessageRefused):
+    """The peer belongs to another cluster, or lost what made it that member. A person must look."""
+
+
+class PrimaryRefused(QuorumError):
+    """The primary's WAL does not extend the quorum's log. Keep the log, leave the primary, show `advice`."""
+
+    def __init__(self, what: str, *, advice: str, **facts: object) -> None:
+        super().__init__(what, **facts)
+        self.advice = advice
+
+
+class LogDamaged(QuorumError):
+    """What is on our own disk contradicts itself. Stop; rebuild this node from its peers."""

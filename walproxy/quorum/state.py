@@ -1,0 +1,98 @@
+"""ControlState: what an acceptor keeps in its control file, and its form as bytes."""
+
+from dataclasses import dataclass, field
+
+from walproxy.quorum.coding import Reader, Writer
+from walproxy.quorum.membership import Membership
+from walproxy.quorum.terms import TermHistory
+from walproxy.wire.lsn import INVALID_LSN, Lsn
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The Postgres cluster whose WAL this is."""
+
+    system_id: int
+    segment_size: int
+    major: int
+
+
+@dataclass(frozen=True, slots=True)
+class ControlState:
+    """Durable state of one acceptor, replaced as a whole. Which rule needs which field: docs/quorum.md."""
+
+    name: str
+    # Drawn once, with the data directory: a member that comes back without its disk has another one.
+    node_id: bytes
+    membership: Membership
+    term: int = 0
+    # Who got our vote in `term`; empty if the term was learned from a proposer already elected.
+    voted_for: str = ""
+    term_history: TermHistory = field(default_factory=TermHistory)
+    # Set while the log is being cut back to there; whoever finds it set at start finishes the cut first.
+    truncating_to_lsn: Lsn = INVALID_LSN
+    cluster: Cluster | None = None
+    # Where the whole group's log begins, and where ours does: a later member starts later.
+    log_start_lsn: Lsn = INVALID_LSN
+    local_start_lsn: Lsn = INVALID_LSN
+    # A lower bound, saved now and then. Invariant: a record end that was flushed before it was saved.
+    commit_lsn: Lsn = INVALID_LSN
+    horizon_lsn: Lsn = INVALID_LSN
+    # node_id of each peer, as first seen.
+    peer_ids: tuple[tuple[str, bytes], ...] = ()
+
+
+_FORM = 1
+
+
+def encode_control(state: ControlState) -> bytes:
+    """The payload of a control file. Magic, length and checksum are the file's business."""
+    out = Writer()
+    out.u8(_FORM).text(state.name).blob(state.node_id).membership(state.membership)
+    out.u64(state.term).text(state.voted_for).terms(state.term_history).u64(state.truncating_to_lsn)
+    put_cluster(out, state.cluster)
+    out.u64(state.log_start_lsn).u64(state.local_start_lsn).u64(state.commit_lsn).u64(state.horizon_lsn)
+    out.u16(len(state.peer_ids))
+    for name, node_id in state.peer_ids:
+        out.text(name).blob(node_id)
+    return out.done()
+
+
+def decode_control(payload: bytes) -> ControlState:
+    """The state that `encode_control` wrote.
+
+    Raises:
+        MessageMalformed: anything else. The file passed its checksum, so a program wrote this: of another
+        version.
+    """
+    data = Reader(payload)
+    data.expect(data.u8() == _FORM, "unknown form of control state")
+    state = ControlState(
+        name=data.text(),
+        node_id=data.blob(),
+        membership=data.membership(),
+        term=data.u64(),
+        voted_for=data.text(),
+        term_history=data.terms(),
+        truncating_to_lsn=data.lsn(),
+        cluster=read_cluster(data),
+        log_start_lsn=data.lsn(),
+        local_start_lsn=data.lsn(),
+        commit_lsn=data.lsn(),
+        horizon_lsn=data.lsn(),
+        peer_ids=tuple((data.text(), data.blob()) for _ in range(data.u16())),
+    )
+    data.end()
+    return state
+
+
+def put_cluster(out: Writer, cluster: Cluster | None) -> Writer:
+    """Three numbers; all zero for none."""
+    known = cluster or Cluster(0, 0, 0)
+    return out.u64(known.system_id).u32(known.segment_size).u16(known.major)
+
+
+def read_cluster(data: Reader) -> Cluster | None:
+    """What `put_cluster` wrote."""
+    cluster = Cluster(data.u64(), data.u32(), data.u16())
+    return cluster if cluster.system_id else None

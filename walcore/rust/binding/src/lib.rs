@@ -2,6 +2,9 @@
 
 use pyo3::prelude::*;
 
+mod error;
+mod wal;
+
 /// `data` is `bytes`: nobody can change it while we are detached.
 #[pyfunction]
 #[pyo3(signature = (data, before = 0))]
@@ -13,5 +16,6 @@ fn crc32c(py: Python<'_>, data: &[u8], before: u32) -> u32 {
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(crc32c, module)?)?;
+    module.add_class::<wal::WalScanner>()?;
     Ok(())
 }

@@ -2,11 +2,17 @@
 
 pub mod blockref;
 pub mod error;
+pub mod event;
 pub mod image;
+pub mod page;
 mod pglz;
 pub mod record;
+pub mod stitch;
 
 pub use blockref::{BlockRef, BlockTag, Fork, RelTag};
 pub use error::WalError;
+pub use event::Event;
 pub use image::Image;
+pub use page::PageHeader;
 pub use record::{Record, RecordHeader};
+pub use stitch::{RawRecord, WalStream};

@@ -33,8 +33,8 @@ pub struct RecordHeader {
 impl RecordHeader {
     /// Length in bytes.
     pub const LEN: usize = 24;
-    /// `XLogRecordMaxSize`: anything longer is damage.
-    pub const TOT_LEN_MAX: u32 = 1020 * 1024 * 1024;
+    /// `MaxAllocSize`: no server reads a longer one back. (16 and later do not write more than 1020 MiB.)
+    pub const TOT_LEN_MAX: u32 = 0x3FFF_FFFF;
 
     /// Reads the header of the record that starts at `at`; checks its length only.
     ///
@@ -90,13 +90,87 @@ const ID_DATA_LONG: u8 = 254;
 const ID_ORIGIN: u8 = 253;
 const ID_TOPLEVEL_XID: u8 = 252;
 
-/// A block header whose payload has not been cut out yet.
-struct Pending {
-    id: u8,
-    tag: BlockTag,
-    will_init: bool,
-    data_len: usize,
-    image: Option<(usize, u16, u16, u8)>,
+/// One header of a record's header section; its payload is not looked at.
+#[derive(Clone, Copy, Debug)]
+pub enum Fragment {
+    /// A block reference.
+    Block(BlockHeader),
+    /// Replication origin.
+    Origin(u16),
+    /// Top-level transaction.
+    ToplevelXid(u32),
+}
+
+/// Header of a block reference.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockHeader {
+    /// Its number in the record.
+    pub id: u8,
+    /// The page.
+    pub tag: BlockTag,
+    /// The redo function rebuilds the page from zeros.
+    pub will_init: bool,
+    /// Bytes of data logged with the block.
+    pub data_len: u16,
+    /// Header of the full-page image, if there is one.
+    pub image: Option<ImageHeader>,
+}
+
+/// Header of a full-page image.
+#[derive(Clone, Copy, Debug)]
+pub struct ImageHeader {
+    /// Bytes of the image as stored.
+    pub len: u16,
+    /// Where the hole starts; 0 without a hole.
+    pub hole_offset: u16,
+    /// Zero bytes left out.
+    pub hole_length: u16,
+    /// `bimg_info` as stored.
+    pub info: u8,
+}
+
+/// Goes through the header section of a whole record and gives the payload and the length of the main data at its end.
+/// Allocates nothing.
+///
+/// # Errors
+/// `Truncated`, `BadField` or `Mismatch` naming the field.
+///
+/// Source: `DecodeXLogRecord` in `src/backend/access/transam/xlogreader.c`.
+pub fn fragments(
+    start: Lsn,
+    bytes: &[u8],
+    mut each: impl FnMut(Fragment),
+) -> Result<(&[u8], usize), WalError> {
+    let truncated = || WalError::Truncated { at: start, what: "record" };
+    let mut r = Reader(bytes.get(RecordHeader::LEN..).ok_or_else(truncated)?);
+    let mut last: Option<(u8, RelTag)> = None;
+    let mut payload = 0usize;
+    let mut main_len = 0usize;
+    while r.left() > payload {
+        let id = r.u8().ok_or_else(truncated)?;
+        match id {
+            ID_DATA_SHORT | ID_DATA_LONG => {
+                let n = if id == ID_DATA_SHORT { r.u8().map(u32::from) } else { r.u32() };
+                main_len = n.ok_or_else(truncated)? as usize;
+                payload = payload.saturating_add(main_len);
+                break;
+            }
+            ID_ORIGIN => each(Fragment::Origin(r.u16().ok_or_else(truncated)?)),
+            ID_TOPLEVEL_XID => each(Fragment::ToplevelXid(r.u32().ok_or_else(truncated)?)),
+            0..=BLOCK_ID_MAX => {
+                let block = block_header(start, id, &mut r, last)?;
+                last = Some((id, block.tag.rel));
+                payload += usize::from(block.data_len) + block.image.map_or(0, |i| usize::from(i.len));
+                each(Fragment::Block(block));
+            }
+            _ => return Err(WalError::BadField { at: start, field: "block_id", value: id.into() }),
+        }
+    }
+    if r.left() == payload {
+        return Ok((r.0, main_len));
+    }
+    let (expected, found) = (payload as u64, r.left() as u64);
+    Err(WalError::Mismatch { at: start, field: "record length", expected, found })
 }
 
 impl<'a> Record<'a> {
@@ -104,55 +178,38 @@ impl<'a> Record<'a> {
     ///
     /// # Errors
     /// `Truncated`, `BadField` or `Mismatch` naming the field.
-    ///
-    /// Source: `DecodeXLogRecord` in `src/backend/access/transam/xlogreader.c`.
     pub fn decode(start: Lsn, end: Lsn, bytes: &'a [u8]) -> Result<Self, WalError> {
         let header = RecordHeader::decode(start, bytes)?;
-        let truncated = WalError::Truncated { at: start, what: "record" };
-        let len = header.tot_len as usize;
-        let body = bytes.get(RecordHeader::LEN..len).ok_or(truncated.clone())?;
+        let truncated = || WalError::Truncated { at: start, what: "record" };
+        let bytes = bytes.get(..header.tot_len as usize).ok_or_else(truncated)?;
         let mut record =
             Self { start, end, header, blocks: Vec::new(), origin: None, toplevel_xid: None, main_data: &[] };
-        let mut r = Reader(body);
-        let mut pending: Vec<Pending> = Vec::new();
-        let mut payload = 0usize;
-        let mut main_len = 0usize;
-        while r.left() > payload {
-            let id = r.u8().ok_or(truncated.clone())?;
-            match id {
-                ID_DATA_SHORT | ID_DATA_LONG => {
-                    let n = if id == ID_DATA_SHORT { r.u8().map(u32::from) } else { r.u32() };
-                    main_len = n.ok_or(truncated.clone())? as usize;
-                    payload = payload.saturating_add(main_len);
-                    break;
+        let mut lengths = [(0u16, 0u16); BLOCK_ID_MAX as usize + 1];
+        let mut slots = lengths.iter_mut();
+        let (payload, main_len) = fragments(start, bytes, |fragment| match fragment {
+            Fragment::Origin(origin) => record.origin = Some(origin),
+            Fragment::ToplevelXid(xid) => record.toplevel_xid = Some(xid),
+            Fragment::Block(BlockHeader { id, tag, will_init, data_len, image }) => {
+                if let Some(slot) = slots.next() {
+                    *slot = (image.map_or(0, |i| i.len), data_len);
                 }
-                ID_ORIGIN => record.origin = Some(r.u16().ok_or(truncated.clone())?),
-                ID_TOPLEVEL_XID => record.toplevel_xid = Some(r.u32().ok_or(truncated.clone())?),
-                0..=BLOCK_ID_MAX => {
-                    let block = block_header(start, id, &mut r, pending.last())?;
-                    payload += block.data_len + block.image.map_or(0, |(n, ..)| n);
-                    pending.push(block);
-                }
-                _ => return Err(WalError::BadField { at: start, field: "block_id", value: id.into() }),
+                let image = image.map(|i| Image {
+                    bytes: &[],
+                    hole_offset: i.hole_offset,
+                    hole_length: i.hole_length,
+                    info: i.info,
+                });
+                record.blocks.push(BlockRef { id, tag, will_init, data: &[], image });
             }
+        })?;
+        let mut r = Reader(payload);
+        for (block, (image_len, data_len)) in record.blocks.iter_mut().zip(lengths) {
+            if let Some(image) = &mut block.image {
+                image.bytes = r.bytes(image_len.into()).ok_or_else(truncated)?;
+            }
+            block.data = r.bytes(data_len.into()).ok_or_else(truncated)?;
         }
-        if r.left() != payload {
-            let (expected, found) = (payload as u64, r.left() as u64);
-            return Err(WalError::Mismatch { at: start, field: "record length", expected, found });
-        }
-        record.blocks.reserve_exact(pending.len());
-        for p in pending {
-            let image = match p.image {
-                None => None,
-                Some((n, hole_offset, hole_length, info)) => {
-                    let bytes = r.bytes(n).ok_or(truncated.clone())?;
-                    Some(Image { bytes, hole_offset, hole_length, info })
-                }
-            };
-            let data = r.bytes(p.data_len).ok_or(truncated.clone())?;
-            record.blocks.push(BlockRef { id: p.id, tag: p.tag, will_init: p.will_init, data, image });
-        }
-        record.main_data = r.bytes(main_len).ok_or(truncated)?;
+        record.main_data = r.bytes(main_len).ok_or_else(truncated)?;
         Ok(record)
     }
 
@@ -162,32 +219,36 @@ impl<'a> Record<'a> {
     }
 }
 
-fn block_header(at: Lsn, id: u8, r: &mut Reader<'_>, last: Option<&Pending>) -> Result<Pending, WalError> {
+fn block_header(
+    at: Lsn,
+    id: u8,
+    r: &mut Reader<'_>,
+    last: Option<(u8, RelTag)>,
+) -> Result<BlockHeader, WalError> {
     let truncated = || WalError::Truncated { at, what: "block header" };
     let bad = |field, value: u64| WalError::BadField { at, field, value };
-    if last.is_some_and(|p| p.id >= id) {
+    if last.is_some_and(|(last_id, _)| last_id >= id) {
         return Err(bad("block_id", id.into()));
     }
     let flags = r.u8().ok_or_else(truncated)?;
-    let data_len = usize::from(r.u16().ok_or_else(truncated)?);
+    let data_len = r.u16().ok_or_else(truncated)?;
     if (flags & HAS_DATA != 0) != (data_len > 0) {
-        return Err(bad("data_length", data_len as u64));
+        return Err(bad("data_length", data_len.into()));
     }
     let image = if flags & HAS_IMAGE == 0 { None } else { Some(image_header(at, r)?) };
     let rel = if flags & SAME_REL == 0 {
         let mut field = || r.u32().ok_or_else(truncated);
         RelTag { spc: field()?, db: field()?, rel: field()? }
     } else {
-        last.ok_or_else(|| bad("fork_flags", flags.into()))?.tag.rel
+        last.ok_or_else(|| bad("fork_flags", flags.into()))?.1
     };
     let fork = Fork::from_number(flags & FORK_MASK).ok_or_else(|| bad("fork_flags", flags.into()))?;
     let blkno = r.u32().ok_or_else(truncated)?;
     let tag = BlockTag { rel, fork, blkno };
-    Ok(Pending { id, tag, will_init: flags & WILL_INIT != 0, data_len, image })
+    Ok(BlockHeader { id, tag, will_init: flags & WILL_INIT != 0, data_len, image })
 }
 
-/// Length, hole offset, hole length and `bimg_info` of an image.
-fn image_header(at: Lsn, r: &mut Reader<'_>) -> Result<(usize, u16, u16, u8), WalError> {
+fn image_header(at: Lsn, r: &mut Reader<'_>) -> Result<ImageHeader, WalError> {
     let truncated = || WalError::Truncated { at, what: "image header" };
     let bad = |field, value: u16| WalError::BadField { at, field, value: value.into() };
     let len = r.u16().ok_or_else(truncated)?;
@@ -213,5 +274,5 @@ fn image_header(at: Lsn, r: &mut Reader<'_>) -> Result<(usize, u16, u16, u8), Wa
     if !len_fits {
         return Err(bad("bimg_len", len));
     }
-    Ok((usize::from(len), hole_offset, hole_length, info))
+    Ok(ImageHeader { len, hole_offset, hole_length, info })
 }

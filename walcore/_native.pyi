@@ -108,25 +108,38 @@ class Ingest:
     Args:
         start_lsn: where to begin; a record start or a page boundary.
         sizes: size state as of `start_lsn`, as `sizes()` or `BaseWriter.finish` gave it.
+    Raises:
+        ValueError: no record can start at `start_lsn`, or `major` or `segment_size` is none.
+        LayerCorrupt: `sizes` is not what was given out.
     """
 
     def __new__(
-        cls, start_lsn: int, *, segment_size: int, system_id: int, sizes: bytes, hint_bits_logged: bool
+        cls, start_lsn: int, *, segment_size: int, system_id: int, major: int, sizes: bytes
     ) -> Ingest: ...
     def feed(self, wal: bytes) -> None:
-        """Index the next bytes of the stream. Raises WalCorrupt as `WalScanner.feed` does."""
+        """Index the next bytes of the stream.
+
+        Raises:
+            WalCorrupt: as `WalScanner.feed`. What came before the damage is indexed.
+        """
     @property
-    def received_lsn(self) -> int: ...
+    def received_lsn(self) -> int:
+        """End of what was fed."""
     @property
     def ingested_lsn(self) -> int:
         """End of the last whole record that is indexed. Pages can be read at any LSN up to it."""
     @property
+    def tli(self) -> int:
+        """Postgres timeline of the last page header seen; 0 until one was."""
+    @property
     def open_bytes(self) -> int:
-        """Memory held by the open layer."""
-    def take_counts(self) -> dict[str, int]: ...
-    def take_events(self) -> list[dict[str, Any]]: ...
+        """Memory held by the open layer, roughly."""
+    def take_counts(self) -> dict[str, int]:
+        """As `WalScanner.take_counts`."""
+    def take_events(self) -> list[dict[str, Any]]:
+        """As `WalScanner.take_events`."""
     def open_layer(self) -> Layer:
-        """A live view of the open layer, for `Reader`."""
+        """A live view of the open layer, for `Reader`. After `freeze` it is the frozen layer and grows no more."""
     def freeze(self) -> Layer:
         """Close the open layer at `ingested_lsn` and begin a new one. The frozen one stays readable in memory."""
     def sizes(self) -> bytes:
@@ -138,35 +151,62 @@ class Layer:
 
     @staticmethod
     def open(path: str) -> Layer:
-        """Map a layer file. Raises LayerCorrupt."""
+        """Map a layer file and check its header, index and footer; blocks are checked when they are read.
+
+        The file must not be written to or truncated while it is mapped; it may be renamed or removed.
+
+        Raises:
+            LayerCorrupt: it is not what was written.
+            OSError: it cannot be read.
+        """
+    @staticmethod
+    def merge(layers: list[Layer], path: str) -> None:
+        """Write all entries of some layer files, oldest first, as one new file, synced when it returns.
+
+        Raises:
+            LayerCorrupt: an input is damaged.
+            ValueError: an input is not a file.
+        """
     @property
     def start_lsn(self) -> int: ...
     @property
-    def end_lsn(self) -> int: ...
+    def end_lsn(self) -> int:
+        """The last LSN covered. Grows while the layer is open."""
     @property
     def entries(self) -> int: ...
+    @property
+    def system_id(self) -> int: ...
     def write(self, path: str) -> None:
-        """Write to a new file, synced when it returns; the caller renames it into place and syncs the directory."""
+        """Write to a new file, synced when it returns; the caller renames it into place and syncs the directory.
+
+        Raises:
+            FileExistsError: there is a file already.
+            ValueError: the layer is a file.
+        """
+    def check(self) -> None:
+        """Read all of a layer file. Raises LayerCorrupt."""
 
 @final
 class BaseWriter:
     """Builds the first layer, of page images, from the files of a base backup.
 
+    Pages that are all zeros get no image: their fork's size says that they exist.
+
     Args:
-        path: the layer file to write.
+        path: the layer file to write; there must be none.
         lsn: where redo starts: the images are taken to be as of then.
     """
 
-    def __new__(cls, path: str, *, lsn: int) -> BaseWriter: ...
+    def __new__(cls, path: str, *, lsn: int, system_id: int) -> BaseWriter: ...
     def add_relation(self, spc: int, db: int, rel: int, fork: int, files: list[str]) -> int:
         """Add every page of one fork, its 1 GiB files in order. Forks must come in ascending (spc, db, rel, fork).
 
-        Returns the number of pages.
+        Returns the number of pages. A free space map is left out: 0.
         """
     def add_slru(self, kind: str, files: list[tuple[int, str]]) -> int:
-        """Add pages of `pg_xact`, `pg_multixact/offsets`, `pg_multixact/members` or `pg_commit_ts`; files as (segment number, path).
+        """Add pages of `pg_xact`, `pg_multixact/offsets`, `pg_multixact/members` or `pg_commit_ts`, in this order.
 
-        SLRUs come after all relations. Returns the number of pages.
+        SLRUs come after all relations. Files as (segment number, path), ascending. Returns the number of pages.
         """
     def finish(self) -> bytes:
         """Sync the file and return the size state for `Ingest`."""
@@ -175,9 +215,15 @@ class BaseWriter:
 class Reader:
     """The read side of a timeline: layers newest last, and the WAL they point into.
 
+    Cheap to make; make a new one when the set of layers changes. The last layer is usually `Ingest.open_layer()`.
+
     Args:
-        wal_dir: directory of plain segment files.
-        hint_bits_logged: (from_lsn, bool) steps, ascending.
+        wal_dir: directory of plain segment files, whole or `.partial`. While a Reader lives, a segment may be appended
+            to, written into beyond `ingested_lsn`, renamed or removed, but never truncated.
+        tli: Postgres timeline in the names of the segment files.
+        hint_bits_logged: data checksums or wal_log_hints are on: (from_lsn, bool) steps, ascending.
+    Raises:
+        ValueError: there is a gap between layers, or they are of several clusters.
     """
 
     def __new__(
@@ -197,18 +243,22 @@ class Reader:
 
         Args:
             keys: tablespace, database, relfilenode, fork number, block.
-            lsns: one a key, or one for all.
+            lsns: one a key, or one for all. A page includes every record that ends at or before its LSN.
         Returns:
-            One entry a key: the 8192 bytes, or the PageUnreadable / LayerCorrupt / KeyError (no such relation or
-            block at that LSN) that this page alone has.
+            One entry a key: the 8192 bytes, or the error that this page alone has: NoSuchRelation, NoSuchBlock,
+            LsnNotCovered, PageUnreadable, LayerCorrupt.
         """
     def size(self, spc: int, db: int, rel: int, fork: int, lsn: int) -> int | None:
-        """Blocks of a fork at an LSN; None if it does not exist then."""
+        """Blocks of a fork at an LSN; None if it does not exist then. Raises LsnNotCovered."""
     def relations(self, lsn: int, *, db: int | None = None) -> list[tuple[int, int, int, int, int]]:
-        """(spc, db, rel, fork, blocks) of every fork that exists at an LSN."""
+        """(spc, db, rel, fork, blocks) of every fork that exists at an LSN, ascending. Raises LsnNotCovered."""
     def slru_page(self, kind: str, pageno: int, lsn: int) -> bytes | None:
-        """One SLRU page at an LSN; None if it does not exist then."""
+        """One SLRU page at an LSN; None if it does not exist then. `kind` as in `BaseWriter.add_slru`."""
     def chain(self, key: tuple[int, int, int, int, int], lsn: int) -> list[dict[str, Any]]:
-        """What a read of this page would use, oldest first: `lsn`, `kind` (image, wal), `rmgr`, `record`, `bytes`."""
+        """What a read of this page would use, oldest first.
+
+        Each has `lsn` (end of the record, or what the image is as of), `kind` (image, wal) and `bytes`; those of kind
+        wal also `start_lsn`, `rmgr`, `will_init`, `has_image`.
+        """
     def delta_counts(self, key: tuple[int, int, int, int, int]) -> tuple[int, int]:
-        """Number and bytes of deltas since the page's last image."""
+        """Number and bytes of deltas since the page's last image, will-init record or base."""

@@ -5,6 +5,9 @@ WalcoreError
 │   └── ImageInvalid  a full-page image does not restore to a page
 ├── PageUnreadable    one page cannot be rebuilt; everything else can
 │   └── RedoFailed    a record does not fit the page it changes
+├── NoSuchRelation    the fork does not exist at that LSN
+├── NoSuchBlock       the fork exists, and is shorter
+├── LsnNotCovered     the LSN is not in the range of the layers asked
 └── LayerCorrupt      a layer file is not what was written
 """
 
@@ -27,6 +30,18 @@ class PageUnreadable(WalcoreError):
 
 class RedoFailed(PageUnreadable):
     """A record does not fit the page it changes. The page is refused, never guessed."""
+
+
+class NoSuchRelation(WalcoreError):
+    """The fork does not exist at this LSN. Say so to the client."""
+
+
+class NoSuchBlock(WalcoreError):
+    """The fork exists at this LSN and is shorter. Say so to the client."""
+
+
+class LsnNotCovered(WalcoreError):
+    """The LSN is outside the range of this Reader's layers. Ask a newer Reader, or refuse."""
 
 
 class LayerCorrupt(WalcoreError):

@@ -1,0 +1,176 @@
+"""A primary, its walproxy nodes and a pageserver, as real processes on loopback ports."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from tools.process import Process, free_port
+from tools.server import Server, Setting
+from tools.wait import until
+
+NOT_YET = (psycopg.Error, OSError)
+GROUP = "walproxy"
+
+
+class Program(Process):
+    """A walproxy node or a pageserver: a process with a port that answers ``SHOW <package>.status``."""
+
+    def __init__(self, package: str, name: str, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.package = package
+        self.folder = folder
+        self.data_dir = folder / "data"
+        self.config = folder / f"{package}.toml"
+        self.port = free_port()
+        self.log_level = "info"
+        super().__init__(
+            name, [sys.executable, "-m", package, "run", "--config", self.config], log=folder / "log"
+        )
+
+    def conninfo(self, **parts: str | int) -> str:
+        base: dict[str, str | int] = {"host": "127.0.0.1", "port": self.port, "user": "postgres"}
+        return make_conninfo("", **base | {"dbname": "postgres", "connect_timeout": 5} | parts)
+
+    def connect(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(self.conninfo(), autocommit=True)
+
+    def query(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with self.connect() as connection:
+            cursor = connection.execute(query.encode(), values or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def status(self) -> dict[str, Any]:
+        """What it says of itself."""
+        ((text,),) = self.query(f"SHOW {self.package}.status")
+        shown: dict[str, Any] = json.loads(text)
+        return shown
+
+    def ready(self, *, deadline_s: float = 30.0) -> Self:
+        """Wait until it answers."""
+
+        def look() -> dict[str, Any]:
+            assert self.alive, f"{self.name} ended: exit={self.exit_code}\n{self.tail(20)}"
+            return self.status()
+
+        until(look, what=f"{self.name} answers", deadline_s=deadline_s, ignoring=NOT_YET)
+        return self
+
+    def cli(self, *arguments: str) -> list[str]:
+        """A command line of its package, to be run by the caller."""
+        return [sys.executable, "-m", self.package, *arguments]
+
+    def write_config(self, **values: object) -> None:
+        """Write the TOML file: strings, numbers, lists of strings and one level of tables."""
+        tables = {key: value for key, value in values.items() if isinstance(value, dict)}
+        lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if key not in tables]
+        for name, table in tables.items():
+            lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+        self.config.write_text("\n".join(lines) + "\n")
+
+
+class Stack:
+    """The whole of it, not yet started.
+
+    Args:
+        folder: made if missing.
+        primary: started by the caller or by ``start``; its data directory exists.
+        nodes: how many walproxy nodes.
+        settings: added to the configuration of every node.
+    """
+
+    def __init__(self, folder: Path, primary: Server, *, nodes: int = 3, **settings: object) -> None:
+        self.folder = folder
+        self.primary = primary
+        self.nodes = [Program("walproxy", f"node-{letter}", folder / letter) for letter in "abcdefg"[:nodes]]
+        self.pageserver = Program("pageserver", "pageserver", folder / "pageserver")
+        members = {node.name: node.conninfo() for node in self.nodes}
+        for node in self.nodes:
+            node.write_config(
+                name=node.name,
+                listen=f"127.0.0.1:{node.port}",
+                data_dir=str(node.data_dir),
+                primary_conninfo=primary.conninfo(),
+                **settings,
+                members=members,
+            )
+        self.pageserver.write_config(
+            listen=f"127.0.0.1:{self.pageserver.port}",
+            data_dir=str(self.pageserver.data_dir),
+            walproxy=[node.conninfo() for node in self.nodes],
+            primary_conninfo=primary.conninfo(),
+        )
+
+    @property
+    def programs(self) -> list[Process]:
+        return [self.primary.process, *self.nodes, self.pageserver]
+
+    def start(self, *, pageserver: bool = True, **settings: Setting) -> Self:
+        """Start all that does not run; afterwards the primary waits for the quorum at each commit."""
+        if not self.primary.process.alive:
+            self.primary.start()
+        for node in self.nodes:
+            if not node.alive:
+                node.start()
+        for node in self.nodes:
+            node.ready()
+        self.wait_for_upstream()
+        self.primary.reload(
+            synchronous_standby_names=f"ANY 1 ({GROUP})", **{"synchronous_commit": "on"} | settings
+        )
+        self.wait_for_quorum()
+        if pageserver:
+            self.pageserver.start()
+            self.pageserver.ready(deadline_s=120)
+        return self
+
+    def stop(self) -> None:
+        """End everything, the readers first; each must end with exit code 0."""
+        for program in (self.pageserver, *self.nodes):
+            code = program.stop() if program.alive else 0
+            assert code == 0, f"{program.name} ended with {code}:\n{program.tail()}"
+        if self.primary.process.alive:
+            # Without its quorum it would wait for ever in the shutdown of its walsender.
+            self.primary.stop()
+
+    def kill(self) -> None:
+        for program in self.programs:
+            with contextlib.suppress(ProcessLookupError):
+                program.kill()
+
+    def roles(self) -> Iterator[tuple[Program, dict[str, Any]]]:
+        """The nodes that answer now, with their status."""
+        for node in self.nodes:
+            if node.alive:
+                with contextlib.suppress(*NOT_YET):
+                    yield node, node.status()
+
+    def proposer(self, *, deadline_s: float = 30.0) -> Program:
+        """The node that holds the upstream connection, once there is one."""
+        return until(self._proposer, what="a node proposes", deadline_s=deadline_s)
+
+    def _proposer(self) -> Program | None:
+        # Two may say so while an old one has not yet heard of the newer term.
+        proposing = [(status["term"], node) for node, status in self.roles() if status["role"] == "proposer"]
+        return max(proposing, key=lambda pair: int(pair[0]))[1] if proposing else None
+
+    def acceptors(self) -> Sequence[Program]:
+        proposer = self.proposer()
+        return [node for node in self.nodes if node is not proposer]
+
+    def wait_for_upstream(self, *, deadline_s: float = 30.0) -> None:
+        """Until the primary's walsender streams to the group."""
+        self._wait("state = 'streaming'", what="the primary streams to a node", deadline_s=deadline_s)
+
+    def wait_for_quorum(self, *, deadline_s: float = 30.0) -> None:
+        """Until the primary's commits wait for the group."""
+        self._wait("sync_state = 'quorum'", what="the primary waits for the quorum", deadline_s=deadline_s)
+
+    def _wait(self, condition: str, *, what: str, deadline_s: float) -> None:
+        query = f"select count(*) from pg_stat_replication where application_name = %s and {condition}"
+        until(lambda: self.primary.value(query, GROUP), what=what, deadline_s=deadline_s, ignoring=NOT_YET)

@@ -3,25 +3,76 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CARGO := cargo
+RUST := walcore/rust
+export PATH := $(CURDIR)/$(BIN):$(PATH):$(HOME)/.cargo/bin
+
+# Tests that share two cores with the servers they start: more workers only make deadlines late.
+WORKERS ?= 2
+PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help dev native fmt lint test clean
+.PHONY: help preflight dev native hooks fmt lint test test-rust test-fast demo bench matrix clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+preflight: ## say what this machine lacks
+	@tools/preflight.sh $(PYTHON)
 
 dev: $(VENV)/.native ## environment with the native core built in
 
 $(VENV)/.python: pyproject.toml
+	@tools/preflight.sh $(PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python tools/requirements.py > $(VENV)/requirements.txt
-	$(BIN)/pip install -q -r $(VENV)/requirements.txt
+	$(BIN)/python -m pip install -q -r $(VENV)/requirements.txt
 	@touch $@
 
-NATIVE_SOURCES := $(shell find walcore/rust -name '*.rs' -not -path '*/target/*') walcore/rust/Cargo.toml walcore/rust/Cargo.lock walcore/rust/core/Cargo.toml walcore/rust/binding/Cargo.toml
+NATIVE_SOURCES := $(shell find $(RUST) -name '*.rs' -not -path '*/target/*') $(RUST)/Cargo.toml $(RUST)/Cargo.lock $(RUST)/core/Cargo.toml $(RUST)/binding/Cargo.toml
 $(VENV)/.native: $(VENV)/.python $(NATIVE_SOURCES)
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop -q --release
 	@touch $@
 
 native: $(VENV)/.native ## build the native core into the environment
+
+hooks: $(VENV)/.python ## install the pre-commit hooks into this clone
+	$(BIN)/pre-commit install
+
+fmt: $(VENV)/.python ## format Python and Rust
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix-only --quiet
+	$(CARGO) fmt --manifest-path $(RUST)/Cargo.toml --all
+
+lint: $(VENV)/.native ## formatting, ruff, mypy, import contracts, house rules, clippy
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m tools.tidy
+	$(CARGO) fmt --manifest-path $(RUST)/Cargo.toml --all --check
+	$(CARGO) clippy --manifest-path $(RUST)/Cargo.toml --locked --quiet --all-targets -- -D warnings
+
+test: dev test-rust ## every test that fits 20 minutes, servers included
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+test-rust: $(VENV)/.python ## the native core's own tests
+	$(CARGO) test --manifest-path $(RUST)/Cargo.toml --locked --quiet -p walcore
+
+test-fast: dev ## what needs no server, in under a minute
+	$(BIN)/pytest -q tests/unit tests/property tests/test_tidy.py $(PYTEST_ARGS)
+
+demo: dev ## the whole main job on loopback, ending with a report (build/demo.json)
+	$(BIN)/python -m demo
+
+bench: dev ## the benchmarks, each beside its peer (build/bench.json)
+	$(BIN)/python -m bench
+
+matrix: dev ## every combination of settings and kills, on 15 and 18; hours
+	$(BIN)/pytest -n 0 -m matrix --matrix --timeout 1800 tests/e2e $(PYTEST_ARGS)
+
+clean: ## remove the environment and everything built
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache $(RUST)/target
+	find walcore walproxy pageserver tools tests demo bench -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	rm -f walcore/_native*.so

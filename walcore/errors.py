@@ -25,7 +25,7 @@ class ImageInvalid(WalCorrupt):
 
 
 class PageUnreadable(WalcoreError):
-    """This page cannot be rebuilt at this LSN. Say so to the client; others are not affected."""
+    """The page cannot be rebuilt at this LSN. Say so to the client; others are not affected."""
 
 
 class RedoFailed(PageUnreadable):

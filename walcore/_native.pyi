@@ -24,10 +24,13 @@ class WalScanner:
         segment_size: bytes of a segment file.
         system_id: what long page headers must say; 0 accepts the first one seen.
         prev_lsn: start of the record before `start_lsn`, checked against the first record's `xl_prev`; 0 if not known.
+        major: the only major version to accept; 0 accepts the first one seen.
+    Raises:
+        ValueError: no record can start at `start_lsn`, or an argument is impossible.
     """
 
     def __new__(
-        cls, start_lsn: int, *, segment_size: int, system_id: int = 0, prev_lsn: int = 0
+        cls, start_lsn: int, *, segment_size: int, system_id: int = 0, prev_lsn: int = 0, major: int = 0
     ) -> WalScanner: ...
     def feed(self, wal: bytes) -> None:
         """Take the next bytes of the stream.
@@ -49,7 +52,7 @@ class WalScanner:
         """Start of that record; 0 before the first."""
     @property
     def major(self) -> int:
-        """Major version of Postgres by the page magic; 0 until a page header was seen."""
+        """Major version of Postgres by the page magic, or as given; 0 until a page header was seen."""
     @property
     def system_id(self) -> int:
         """From the last long page header, or as given."""

@@ -6,6 +6,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use walcore::Lsn;
+use walcore::version::Major;
 use walcore::wal::event::{CheckPoint, Counts, Event, Parameters};
 use walcore::wal::{RawRecord, WalError, WalStream};
 
@@ -53,11 +54,16 @@ impl WalScanner {
 #[pymethods]
 impl WalScanner {
     #[new]
-    #[pyo3(signature = (start_lsn, *, segment_size, system_id = 0, prev_lsn = 0))]
-    fn new(start_lsn: u64, segment_size: u64, system_id: u64, prev_lsn: u64) -> PyResult<Self> {
+    #[pyo3(signature = (start_lsn, *, segment_size, system_id = 0, prev_lsn = 0, major = 0))]
+    fn new(start_lsn: u64, segment_size: u64, system_id: u64, prev_lsn: u64, major: u8) -> PyResult<Self> {
         let known = |n: u64| Some(n).filter(|n| *n != 0);
-        let stream = WalStream::new(Lsn(start_lsn), segment_size, known(system_id), known(prev_lsn).map(Lsn))
+        let prev = known(prev_lsn).map(Lsn);
+        let mut stream = WalStream::new(Lsn(start_lsn), segment_size, known(system_id), prev)
             .map_err(|e| PyValueError::new_err(e.to_string()))?;
+        if major != 0 {
+            let unknown = || PyValueError::new_err(format!("no such major version: major={major}"));
+            stream = stream.of_major(Major::from_number(major).ok_or_else(unknown)?);
+        }
         Ok(Self(Mutex::new(Scan { stream, tally: Tally::default() })))
     }
 

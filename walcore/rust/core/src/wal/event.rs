@@ -125,6 +125,11 @@ pub fn is_switch(header: &RecordHeader) -> bool {
     header.rmid == rmgr::XLOG && header.rmgr_info() == xlog::SWITCH
 }
 
+/// Whether the last 8 bytes of a record (`info`, `rmid`, padding, checksum) may be those of an `XLOG_SWITCH`.
+pub fn is_switch_tail(tail: &[u8; 8]) -> bool {
+    matches!(tail, [info, rmgr::XLOG, 0, 0, ..] if info & 0xF0 == xlog::SWITCH)
+}
+
 /// The lost record's start, if this record is an `XLOG_OVERWRITE_CONTRECORD`.
 pub fn overwritten_lsn(record: &Record<'_>) -> Option<Lsn> {
     match Event::decode(record, None) {

@@ -18,7 +18,7 @@ pub struct RawRecord<'a> {
     pub header: RecordHeader,
     /// All of it, `xl_tot_len` bytes, without page headers and padding.
     pub bytes: &'a [u8],
-    /// From the last page header; `None` in a stream that has not come to one.
+    /// From the page headers or as given; `None` while neither is there.
     pub major: Option<Major>,
 }
 
@@ -59,6 +59,8 @@ pub struct WalStream {
     partial: Vec<u8>,
     /// The record whose rest was lost, until the record that says so was seen.
     overwritten: Option<Lsn>,
+    /// What was skipped may have been the last bytes of an `XLOG_SWITCH`: then zeros follow, and no record.
+    skipped_switch: bool,
     failed: Option<WalError>,
 }
 
@@ -72,12 +74,14 @@ enum State {
     Gather { start: Lsn, tot_len: usize, want: usize },
     /// The rest of a record that began before the stream; `left` counts its `pad` bytes of padding.
     Skip { left: u64, pad: u64 },
-    /// Zeros up to the end of the segment, after the `XLOG_SWITCH` at `start`.
-    Switch { start: Lsn, end: Lsn },
+    /// Zeros up to the end of the segment, after the `XLOG_SWITCH` at `start`; `None` if that was skipped.
+    Switch { start: Option<Lsn>, end: Lsn },
 }
 
 /// Positions beyond this cannot come from a cluster; below it no sum of lengths overflows.
 const LSN_MAX: u64 = 1 << 62;
+/// Most bytes of an `XLOG_SWITCH` that can stand on the page behind the one where it starts.
+const TAIL_LEN: usize = RecordHeader::LEN - 8;
 /// Buffers above this are given back after the record that needed them.
 const KEEP_CAPACITY: usize = 1 << 20;
 
@@ -120,8 +124,16 @@ impl WalStream {
             header: Vec::new(),
             partial: Vec::new(),
             overwritten: None,
+            skipped_switch: false,
             failed: None,
         })
+    }
+
+    /// The same stream, of a server whose major version is known: pages of others are refused from the first.
+    #[must_use]
+    pub fn of_major(mut self, major: Major) -> Self {
+        self.major = Some(major);
+        self
     }
 
     /// Takes the next bytes; calls `each` for every record that they complete, in order.
@@ -164,7 +176,7 @@ impl WalStream {
         self.last_record
     }
 
-    /// Major version, from the page headers.
+    /// Major version, from the page headers or as given.
     pub fn major(&self) -> Option<Major> {
         self.major
     }
@@ -190,13 +202,27 @@ impl WalStream {
             State::First | State::Start => self.records(input, each),
             State::Gather { start, tot_len, want } => self.gather((start, tot_len, want), input, each),
             State::Skip { left, pad } => {
-                let taken = self.room(input).len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                self.advance(taken);
-                let left = left.saturating_sub(taken as u64);
-                self.state = if left == 0 { State::Start } else { State::Skip { left, pad } };
-                Ok(taken)
+                let room = self.room(input);
+                let skipped = room.get(..usize::try_from(left).unwrap_or(usize::MAX)).unwrap_or(room);
+                Ok(self.skip((left, pad), skipped))
             }
         }
+    }
+
+    /// Leaves out bytes of a record that began before the stream.
+    fn skip(&mut self, (left, pad): (u64, u64), skipped: &[u8]) -> usize {
+        if left <= TAIL_LEN as u64 {
+            self.partial.extend_from_slice(skipped);
+        }
+        self.advance(skipped.len());
+        let left = left.saturating_sub(skipped.len() as u64);
+        self.state = State::Skip { left, pad };
+        if left == 0 {
+            self.skipped_switch = self.partial.last_chunk().is_some_and(event::is_switch_tail);
+            self.partial.clear();
+            self.state = State::Start;
+        }
+        skipped.len()
     }
 
     /// The part of `input` that is on the page of `pos`.
@@ -301,7 +327,7 @@ impl WalStream {
         let mut taken = 0;
         while let Some(length) = rest.first_chunk::<4>() {
             let start = self.pos;
-            let tot_len = check_length(start, u32::from_le_bytes(*length))?;
+            let Some(tot_len) = self.length(start, *length)? else { return Ok(taken) };
             let Some((padded, tail)) = rest.split_at_checked(padded_len(tot_len)) else { break };
             let bytes = padded.get(..tot_len).unwrap_or_default();
             self.state = self.complete(start, Lsn(start.0 + padded.len() as u64), bytes, each)?;
@@ -337,8 +363,10 @@ impl WalStream {
         self.advance(taken.len());
         let got = self.partial.len();
         if let (0, Some(length)) = (want, self.partial.first_chunk::<4>()) {
-            tot_len = check_length(start, u32::from_le_bytes(*length))?;
-            want = padded_len(tot_len);
+            match self.length(start, *length)? {
+                Some(n) => (tot_len, want) = (n, padded_len(n)),
+                None => return Ok(taken.len()),
+            }
         }
         if had < RecordHeader::LEN && got >= RecordHeader::LEN {
             self.check_header(start, &RecordHeader::decode(start, &self.partial)?)?;
@@ -358,7 +386,12 @@ impl WalStream {
     }
 
     /// The zeros behind an `XLOG_SWITCH`: its pages have no headers.
-    fn padding<F>(&mut self, (start, end): (Lsn, Lsn), input: &[u8], each: &mut F) -> Result<usize, WalError>
+    fn padding<F>(
+        &mut self,
+        (start, end): (Option<Lsn>, Lsn),
+        input: &[u8],
+        each: &mut F,
+    ) -> Result<usize, WalError>
     where
         F: FnMut(&RawRecord<'_>) -> Result<(), WalError>,
     {
@@ -372,11 +405,31 @@ impl WalStream {
         self.advance(taken.len());
         if self.pos == end {
             let bytes = std::mem::take(&mut self.partial);
-            let header = RecordHeader::decode(start, &bytes)?;
-            self.give(&RawRecord { start, end, header, bytes: &bytes, major: self.major }, each)?;
+            if let Some(start) = start {
+                let header = RecordHeader::decode(start, &bytes)?;
+                self.give(&RawRecord { start, end, header, bytes: &bytes, major: self.major }, each)?;
+            }
             self.state = State::Start;
         }
         Ok(taken.len())
+    }
+
+    /// The length of the record at `at`; `None` if there is none in this segment, because it was switched.
+    fn length(&mut self, at: Lsn, field: [u8; 4]) -> Result<Option<usize>, WalError> {
+        let tot_len = u32::from_le_bytes(field);
+        if (RecordHeader::LEN as u32..=RecordHeader::TOT_LEN_MAX).contains(&tot_len) {
+            Ok(Some(tot_len as usize))
+        } else if tot_len == 0 && self.skipped_switch {
+            self.partial.clear();
+            self.state = State::Switch { start: None, end: self.segment_end(at) };
+            Ok(None)
+        } else {
+            Err(WalError::BadField { at, field: "xl_tot_len", value: tot_len.into() })
+        }
+    }
+
+    fn segment_end(&self, at: Lsn) -> Lsn {
+        Lsn(at.0.div_ceil(self.seg_size) * self.seg_size)
     }
 
     /// Checks a record whose bytes are all here and gives it out, unless it is a switch with padding to come.
@@ -396,9 +449,9 @@ impl WalStream {
             self.overwritten = None;
         }
         if event::is_switch(&header) {
-            let end = Lsn(end.0.div_ceil(self.seg_size) * self.seg_size);
+            let end = self.segment_end(end);
             if end > raw.end {
-                return Ok(State::Switch { start, end });
+                return Ok(State::Switch { start: Some(start), end });
             }
         }
         self.give(&raw, each)?;
@@ -410,6 +463,7 @@ impl WalStream {
         F: FnMut(&RawRecord<'_>) -> Result<(), WalError>,
     {
         each(raw)?;
+        self.skipped_switch = false;
         self.record_end = raw.end;
         self.last_record = Some(raw.start);
         self.prev = Some(raw.start);
@@ -438,14 +492,6 @@ impl WalStream {
 fn checksum(record: &[u8]) -> u32 {
     let (header, body) = record.split_at_checked(RecordHeader::LEN).unwrap_or((record, &[]));
     crc32c::crc32c_append(crc32c::crc32c(body), header.get(..20).unwrap_or_default())
-}
-
-fn check_length(at: Lsn, tot_len: u32) -> Result<usize, WalError> {
-    if (RecordHeader::LEN as u32..=RecordHeader::TOT_LEN_MAX).contains(&tot_len) {
-        Ok(tot_len as usize)
-    } else {
-        Err(WalError::BadField { at, field: "xl_tot_len", value: tot_len.into() })
-    }
 }
 
 fn padded_len(tot_len: usize) -> usize {

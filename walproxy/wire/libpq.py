@@ -1,0 +1,316 @@
+"""The client's side: libpq through psycopg, without blocking, for replication connections and plain queries.
+
+connection = await CopyBoth.connect("host=127.0.0.1 port=7001", replication=True, application_name="me")
+[[system_id, tli, end_lsn, _]] = await connection.query("IDENTIFY_SYSTEM")
+await connection.start(f"START_REPLICATION PHYSICAL {lsn} TIMELINE {tli}")
+while (data := await connection.receive()) is not None:
+    message = replication.parse_server_message(data)
+    ...
+    connection.send(StatusUpdate(...).encode())
+connection.close()
+"""
+
+import asyncio
+import enum
+from typing import Final, Self
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from walproxy.wire.errors import ConnectFailed, LocalProtocolError, SqlError
+
+CONNECT_TIMEOUT_S: Final = 10.0
+Row = list[bytes | None]
+_RESULTS: Final = {pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK, pq.ExecStatus.EMPTY_QUERY}
+
+
+class _Copy(enum.Enum):
+    NONE = "queries are allowed"
+    RUNNING = "both sides send"
+    ENDED = "the server has ended it, we have not"
+
+
+class CopyBoth:
+    """One connection. One task may wait in `receive` while others `send`; queries only when no copy runs."""
+
+    def __init__(self, pgconn: pq.abc.PGconn) -> None:
+        self._pgconn = pgconn
+        self._loop = asyncio.get_running_loop()
+        self._flushed: asyncio.Future[None] | None = None  # Set while the socket does not take all we have.
+        self._copy = _Copy.NONE
+
+    @classmethod
+    async def connect(
+        cls,
+        conninfo: str,
+        *,
+        replication: bool,
+        application_name: str,
+        options: str = "",
+        timeout_s: float = CONNECT_TIMEOUT_S,
+    ) -> Self:
+        """Open a connection.
+
+        ``replication`` is for replication commands, rather than SQL; ``options`` are settings for the
+        session, ``-c name=value``, added to those of ``conninfo``.
+
+        Raises:
+            ConnectFailed: nobody answers, or the server says no; the message is libpq's.
+        """
+        added = {"application_name": application_name}
+        if replication:
+            added["replication"] = "true"
+        if options:
+            added["options"] = f"{conninfo_to_dict(conninfo).get('options') or ''} {options}".strip()
+        pgconn = pq.PGconn.connect_start(make_conninfo(conninfo, **added).encode())
+        try:
+            async with asyncio.timeout(timeout_s):
+                await _connected(pgconn)
+        except TimeoutError as error:
+            pgconn.finish()
+            raise ConnectFailed("no answer in time", timeout_s=timeout_s) from error
+        except BaseException:
+            pgconn.finish()
+            raise
+        pgconn.nonblocking = 1
+        return cls(pgconn)
+
+    @property
+    def server_version(self) -> int:
+        """As libpq gives it: 180006 is 18.6."""
+        return self._pgconn.server_version
+
+    @property
+    def backend_pid(self) -> int:
+        return self._pgconn.backend_pid
+
+    def parameter(self, name: str) -> str:
+        """A setting the server reported; empty if it did not."""
+        value = self._pgconn.parameter_status(name.encode())
+        return "" if value is None else value.decode()
+
+    async def query(self, sql: str) -> list[Row]:
+        """Run one command, and give the rows of its last result, as text.
+
+        Raises:
+            SqlError: the server refused it.
+            ConnectFailed: the connection is lost.
+        """
+        self._check_copy(wanted=False)
+        self._pgconn.send_query(sql.encode())
+        return await self._results()
+
+    async def start(self, command: str) -> None:
+        """Run a command that begins a CopyBoth. Raises as `query`; also where there is no copy to begin."""
+        self._check_copy(wanted=False)
+        self._pgconn.send_query(command.encode())
+        await self.flush()
+        result = await self._result()
+        if result is None or result.status != pq.ExecStatus.COPY_BOTH:
+            rows = [] if result is None else self._rows(result)
+            rows = await self._results() or rows
+            raise SqlError("55000", f"the server began no copy: {command}", detail=str(rows))
+        self._copy = _Copy.RUNNING
+
+    async def receive(self) -> bytes | None:
+        """The payload of the next CopyData; None when the server has ended the copy.
+
+        Raises:
+            SqlError: the server ended it with an error.
+            ConnectFailed: the connection is lost.
+        """
+        while True:
+            if (data := self.receive_ready()) is not None:
+                return data
+            if self._copy is _Copy.ENDED:
+                await self._check_end()
+                return None
+            await self._readable()
+
+    def receive_ready(self) -> bytes | None:
+        """As `receive`, of what is already here; None also if nothing is."""
+        if self._copy is _Copy.ENDED:
+            return None
+        self._check_copy(wanted=True)
+        try:
+            length, data = self._pgconn.get_copy_data(1)
+        except psycopg.Error as error:
+            raise self._lost() from error
+        if length > 0:
+            return bytes(data)
+        if length < 0:
+            self._copy = _Copy.ENDED
+        return None
+
+    async def _check_end(self) -> None:
+        """Find out whether the server ended the copy in good order, with an error, or is closing down."""
+        try:
+            result = await self._result()
+        except SqlError:
+            self._copy = _Copy.NONE
+            await self._results()
+            raise
+        if result is None or result.status != pq.ExecStatus.COPY_IN:
+            raise ConnectFailed("the server ended the stream: it is shutting down")
+
+    async def finish_copy(self) -> list[Row]:
+        """End our side of the copy, and give the rows that the server sends then: at a timeline's end, one.
+
+        Raises:
+            SqlError: what the server ended the copy with.
+        """
+        self._pgconn.put_copy_end()
+        await self.flush()
+        while self._copy is _Copy.RUNNING:
+            if self.receive_ready() is None and self._copy is _Copy.RUNNING:
+                await self._readable()
+        self._copy = _Copy.NONE
+        return await self._results()
+
+    def send(self, data: bytes) -> None:
+        """Queue one CopyData; it goes out as soon as the socket takes it.
+
+        Raises:
+            ConnectFailed: the connection is lost.
+        """
+        self._check_copy(wanted=True)
+        try:
+            self._pgconn.put_copy_data(data)
+            self._push()
+        except psycopg.Error as error:
+            raise self._lost() from error
+
+    async def flush(self) -> None:
+        """Wait until all that was queued is with the kernel."""
+        self._push()
+        if self._flushed is not None:
+            await asyncio.shield(self._flushed)
+
+    def close(self) -> None:
+        """End it at once."""
+        self._stop_writing()
+        if self._pgconn.status != pq.ConnStatus.BAD and self._pgconn.socket >= 0:
+            self._loop.remove_reader(self._pgconn.socket)
+        self._pgconn.finish()
+
+    # --- inside -------------------------------------------------------------------------------------------
+
+    def _push(self) -> None:
+        """Give the socket what it takes; the rest follows when it takes more."""
+        if self._pgconn.flush() == 0:
+            self._stop_writing()
+        elif self._flushed is None:
+            self._flushed = self._loop.create_future()
+            self._loop.add_writer(self._pgconn.socket, self._push_more)
+
+    def _push_more(self) -> None:
+        try:
+            self._push()
+        except psycopg.Error:
+            self._stop_writing()  # Whoever reads will find the connection lost.
+
+    def _stop_writing(self) -> None:
+        if self._flushed is not None:
+            self._loop.remove_writer(self._pgconn.socket)
+            if not self._flushed.done():
+                self._flushed.set_result(None)
+            self._flushed = None
+
+    async def _readable(self) -> None:
+        await _ready(self._pgconn.socket, reading=True)
+        try:
+            self._pgconn.consume_input()
+        except psycopg.Error as error:
+            raise self._lost() from error
+
+    async def _result(self) -> pq.abc.PGresult | None:
+        while self._pgconn.is_busy():
+            await self._readable()
+        result = self._pgconn.get_result()
+        if result is not None and result.status in {pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE}:
+            raise self._error(result)
+        return result
+
+    async def _results(self) -> list[Row]:
+        """Drain all results; the rows of the last that has columns."""
+        await self.flush()
+        rows: list[Row] = []
+        failed: SqlError | None = None
+        while True:
+            try:
+                result = await self._result()
+            except SqlError as error:
+                failed = error
+                continue
+            if result is None:
+                break
+            if result.status not in _RESULTS:
+                raise LocalProtocolError("a copy began where a result was wanted", status=result.status)
+            rows = self._rows(result) or rows
+        if failed is not None:
+            raise failed
+        return rows
+
+    @staticmethod
+    def _rows(result: pq.abc.PGresult) -> list[Row]:
+        return [[result.get_value(r, c) for c in range(result.nfields)] for r in range(result.ntuples)]
+
+    def _error(self, result: pq.abc.PGresult) -> SqlError | ConnectFailed:
+        def field(code: pq.DiagnosticField) -> str:
+            return (result.error_field(code) or b"").decode(errors="replace")
+
+        sqlstate = field(pq.DiagnosticField.SQLSTATE)
+        if not sqlstate:
+            return self._lost()
+        return SqlError(
+            sqlstate,
+            field(pq.DiagnosticField.MESSAGE_PRIMARY),
+            detail=field(pq.DiagnosticField.MESSAGE_DETAIL) or None,
+            hint=field(pq.DiagnosticField.MESSAGE_HINT) or None,
+        )
+
+    def _lost(self) -> ConnectFailed:
+        message = " ".join(self._pgconn.get_error_message().split())
+        return ConnectFailed(f"connection lost: {message}")
+
+    def _check_copy(self, *, wanted: bool) -> None:
+        if (self._copy is _Copy.RUNNING) is not wanted:
+            raise LocalProtocolError("no copy is running" if wanted else "a copy is running")
+
+
+async def _connected(pgconn: pq.abc.PGconn) -> None:
+    """Drive a connection attempt. The socket may be another one after each step."""
+    while True:
+        if pgconn.status == pq.ConnStatus.BAD:
+            raise _refused(pgconn)
+        match pgconn.connect_poll():
+            case pq.PollingStatus.OK:
+                return
+            case pq.PollingStatus.READING:
+                await _ready(pgconn.socket, reading=True)
+            case pq.PollingStatus.WRITING:
+                await _ready(pgconn.socket, reading=False)
+            case _:
+                raise _refused(pgconn)
+
+
+def _refused(pgconn: pq.abc.PGconn) -> ConnectFailed:
+    return ConnectFailed(" ".join(pgconn.get_error_message().split()) or "cannot connect")
+
+
+async def _ready(fd: int, *, reading: bool) -> None:
+    """Wait for a socket."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+    add, remove = (loop.add_reader, loop.remove_reader) if reading else (loop.add_writer, loop.remove_writer)
+    add(fd, _settle, done)
+    try:
+        await done
+    finally:
+        remove(fd)
+
+
+def _settle(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)

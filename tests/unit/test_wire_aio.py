@@ -1,4 +1,4 @@
-"""A listener on a Unix or TCP socket, and real clients: psql, psycopg, asyncpg, and bytes that are no client at all."""
+"""A listener, and real clients: psql, psycopg, asyncpg, and bytes that are no client at all."""
 
 import asyncio
 import contextlib
@@ -62,7 +62,11 @@ FUNCTIONS = {
         ),
         Function(
             "pages",
-            (Argument("rel", datum.TEXT), Argument("blocks", datum.INT8_ARRAY), Argument("lsns", datum.PG_LSN_ARRAY)),
+            (
+                Argument("rel", datum.TEXT),
+                Argument("blocks", datum.INT8_ARRAY),
+                Argument("lsns", datum.PG_LSN_ARRAY),
+            ),
             (Column("blkno", datum.INT8), Column("page", datum.BYTEA), Column("error", datum.TEXT)),
             pages,
             is_set=True,
@@ -136,7 +140,9 @@ PSQLS = [
 @pytest.mark.parametrize("psql", PSQLS)
 async def test_psql_calls_a_function_and_shows_a_setting(port: int, psql: str) -> None:
     def run(command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([psql, "-XAt", conninfo(port), "-c", command], capture_output=True, text=True, check=False)
+        return subprocess.run(
+            [psql, "-XAt", conninfo(port), "-c", command], capture_output=True, text=True, check=False
+        )
 
     got = await asyncio.to_thread(run, "SELECT page('1/2/3', 4)")
     shown = await asyncio.to_thread(run, "SHOW program.status;")
@@ -243,7 +249,9 @@ async def test_a_bug_in_a_function_ends_its_connection_only(port: int) -> None:
 async def test_a_fatal_error_ends_the_server() -> None:
     started: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
     server = asyncio.create_task(serve(parse_address("127.0.0.1:0"), Program(), started=started.set_result))
-    connection = await CopyBoth.connect(conninfo((await started).port), replication=False, application_name="x")
+    connection = await CopyBoth.connect(
+        conninfo((await started).port), replication=False, application_name="x"
+    )
 
     with pytest.raises(ConnectFailed):
         await connection.query("SELECT page('fatal', 1)")
@@ -315,7 +323,9 @@ async def test_a_unix_socket_is_used_again_after_a_crash(tmp_path: Path) -> None
     with socket.socket(socket.AF_UNIX) as killed:
         killed.bind(str(path))
     async with running(parse_address(f"unix:{path}")) as address:
-        connection = await CopyBoth.connect(f"host={tmp_path} user=x", replication=False, application_name="x")
+        connection = await CopyBoth.connect(
+            f"host={tmp_path} user=x", replication=False, application_name="x"
+        )
         assert connection.parameter("server_version") == "18.6"
         connection.close()
         with pytest.raises(OSError, match="another process listens there"):
@@ -324,7 +334,9 @@ async def test_a_unix_socket_is_used_again_after_a_crash(tmp_path: Path) -> None
     assert not path.exists()
 
 
-@pytest.mark.parametrize("text", ["0.0.0.0:1", "192.168.1.1:5432", "*:5432", "::1", "db.example:1", "127.0.0.1:x"])
+@pytest.mark.parametrize(
+    "text", ["0.0.0.0:1", "192.168.1.1:5432", "*:5432", "::1", "db.example:1", "127.0.0.1:x"]
+)
 def test_an_address_that_others_reach_is_refused(text: str) -> None:
     with pytest.raises(MalformedInput):
         parse_address(text)

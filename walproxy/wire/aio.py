@@ -439,9 +439,7 @@ async def _bind(
 ) -> asyncio.Server:
     if address.path:
         _remove_stale(address.path)
-        return await asyncio.start_unix_server(
-            accepted, address.path, limit=_READ_BYTES, start_serving=False
-        )
+        return await asyncio.start_unix_server(accepted, address.path, limit=_READ_BYTES, start_serving=False)
     return await asyncio.start_server(
         accepted, address.host, address.port, limit=_READ_BYTES, start_serving=False
     )

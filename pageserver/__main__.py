@@ -1,0 +1,5 @@
+"""`python -m pageserver`."""
+
+from pageserver.cli import main
+
+main()

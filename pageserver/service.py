@@ -1,0 +1,255 @@
+"""Pages over SQL: the functions that clients call, and what they are told when a page cannot be had."""
+
+import asyncio
+import functools
+import re
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from typing import Any, Final, NoReturn
+
+from pageserver.backupfiles import FORK_NUMBERS, SLRU_KINDS
+from pageserver.errors import LsnNotReached, LsnTooOld, ReadRefused
+from pageserver.timeline import Timeline
+from walcore.errors import LayerCorrupt, NoSuchBlock, NoSuchRelation, PageUnreadable, WalcoreError
+from walproxy.wire.datum import BYTEA, FLOAT8, INT8, INT8_ARRAY, PG_LSN, PG_LSN_ARRAY, TEXT
+from walproxy.wire.errors import FEATURE_NOT_SUPPORTED, SqlError
+from walproxy.wire.function import Argument, Column, Function, Row
+from walproxy.wire.lsn import Lsn
+
+Relation = tuple[int, int, int]
+
+# Source: src/backend/utils/errcodes.txt.
+_CANNOT_CONNECT_NOW = "57P03"
+_INVALID_PARAMETER_VALUE = "22023"
+_UNDEFINED_TABLE = "42P01"
+_DATA_CORRUPTED = "XX001"
+_QUERY_CANCELED = "57014"
+_SNAPSHOT_TOO_OLD = "72000"
+
+_BLOCK_MAX = 0xFFFF_FFFE
+_PAGES_MAX = 8192
+"""Of one call: 64 MiB of pages."""
+_RELATION = re.compile(r"(\d{1,10})/(\d{1,10})/(\d{1,10})", re.ASCII)
+_FORK_NAMES: Final = {number: name for name, number in FORK_NUMBERS.items()}
+
+
+class PageService:
+    """Answers the SQL functions from a timeline. Reads run in an executor; the native call releases the GIL.
+
+    Args:
+        lsn_wait_timeout_s: how long a read waits for WAL that is about to arrive.
+    """
+
+    def __init__(self, executor: Executor, *, lsn_wait_timeout_s: float) -> None:
+        self.timeline: Timeline | None = None
+        self._executor = executor
+        self._lsn_wait_timeout_s = lsn_wait_timeout_s
+
+    def functions(self) -> dict[str, Function]:
+        """What is served, by name."""
+        rel, fork = Argument("rel", TEXT), Argument("fork", TEXT)
+        lsn, lsn_or_last = Argument("lsn", PG_LSN), Argument("lsn", PG_LSN, is_optional=True)
+        page = Column("page", BYTEA)
+        served = (
+            Function(
+                "get_raw_page",
+                (rel, fork, Argument("block", INT8), lsn_or_last),
+                (Column("get_raw_page", BYTEA),),
+                self.get_raw_page,
+            ),
+            Function(
+                "get_raw_pages",
+                (rel, fork, Argument("blocks", INT8_ARRAY), Argument("lsns", PG_LSN_ARRAY)),
+                (Column("blkno", INT8), page, Column("error", TEXT)),
+                self.get_raw_pages,
+                is_set=True,
+            ),
+            Function(
+                "relation_size",
+                (rel, fork, lsn_or_last),
+                (Column("relation_size", INT8),),
+                self.relation_size,
+            ),
+            Function(
+                "relations",
+                (lsn, Argument("db", INT8, is_optional=True)),
+                (Column("rel", TEXT), Column("fork", TEXT), Column("blocks", INT8)),
+                self.relations,
+                is_set=True,
+            ),
+            Function(
+                "get_slru_page",
+                (Argument("kind", TEXT), Argument("pageno", INT8), lsn_or_last),
+                (Column("get_slru_page", BYTEA),),
+                self.get_slru_page,
+            ),
+            Function(
+                "wait_for_lsn",
+                (lsn, Argument("timeout_s", FLOAT8, is_optional=True)),
+                (Column("wait_for_lsn", PG_LSN),),
+                self.wait_for_lsn,
+            ),
+        )
+        return {function.name: function for function in served}
+
+    async def get_raw_page(self, rel: str, fork: str, block: int, lsn: int | None) -> Sequence[Row]:
+        """One page, as pageinspect's function gives it, at any LSN."""
+        key = (*_relation(rel), _fork(fork), _block(block))
+        timeline, at_lsn = await self._ready(lsn)
+        (page,) = await self._run(timeline.reader.pages, [key], [at_lsn])
+        if not isinstance(page, bytes):
+            _refuse(page)
+        return ((page,),)
+
+    async def get_raw_pages(
+        self, rel: str, fork: str, blocks: list[int | None], lsns: list[int | None]
+    ) -> Sequence[Row]:
+        """Many pages of one fork, each at its LSN, or all at one. A page that fails fails alone."""
+        relation, fork_number = _relation(rel), _fork(fork)
+        if len(blocks) > _PAGES_MAX:
+            raise SqlError(_INVALID_PARAMETER_VALUE, f"more than {_PAGES_MAX} blocks in one call")
+        if len(lsns) not in {1, len(blocks)}:
+            raise SqlError(
+                _INVALID_PARAMETER_VALUE,
+                "give one lsn for all blocks, or one for each",
+                hint="Use array[lsn].",
+            )
+        if None in blocks:
+            raise SqlError(_INVALID_PARAMETER_VALUE, "a block number is null")
+        keys = [(*relation, fork_number, _block(block)) for block in blocks if block is not None]
+        if not keys:
+            return ()
+        timeline = await self._wait_for_highest(lsns)
+        at_lsns = [timeline.read_lsn(lsn) for lsn in lsns]
+        pages = await self._run(timeline.reader.pages, keys, at_lsns)
+        rows: list[Row] = []
+        for key, page in zip(keys, pages, strict=True):
+            if isinstance(page, bytes):
+                rows.append((key[4], page, None))
+            else:
+                rows.append((key[4], None, str(page)))
+        return rows
+
+    async def relation_size(self, rel: str, fork: str, lsn: int | None) -> Sequence[Row]:
+        """Blocks of a fork at an LSN; NULL if it does not exist then."""
+        relation, fork_number = _relation(rel), _fork(fork)
+        timeline, at_lsn = await self._ready(lsn)
+        return ((await self._run(timeline.reader.size, *relation, fork_number, at_lsn),),)
+
+    async def relations(self, lsn: int, db: int | None) -> Sequence[Row]:
+        """Every fork that exists at an LSN."""
+        timeline, at_lsn = await self._ready(lsn)
+        found = await self._run(functools.partial(timeline.reader.relations, at_lsn, db=db))
+        return [(f"{spc}/{db}/{rel}", _FORK_NAMES[fork], blocks) for spc, db, rel, fork, blocks in found]
+
+    async def get_slru_page(self, kind: str, pageno: int, lsn: int | None) -> Sequence[Row]:
+        """One page of a transaction status log; NULL if it does not exist then."""
+        if kind not in SLRU_KINDS:
+            raise SqlError(
+                _INVALID_PARAMETER_VALUE,
+                f'no such slru: "{kind}"',
+                hint=f"Known are {', '.join(SLRU_KINDS)}.",
+            )
+        if not 0 <= pageno <= _BLOCK_MAX:
+            raise SqlError(_INVALID_PARAMETER_VALUE, f"invalid page number: {pageno}")
+        timeline, at_lsn = await self._ready(lsn)
+        return ((await self._run(timeline.reader.slru_page, kind, pageno, at_lsn),),)
+
+    async def wait_for_lsn(self, lsn: int, timeout_s: float | None) -> Sequence[Row]:
+        """Return the last ingested LSN once it has reached that LSN."""
+        timeline = self._timeline()
+        limit_s = self._lsn_wait_timeout_s if timeout_s is None else max(0.0, timeout_s)
+        try:
+            await timeline.wait_for(timeline.read_lsn(lsn), limit_s)
+        except LsnNotReached as error:
+            _refuse(error)
+        return ((timeline.ingested_lsn,),)
+
+    def _timeline(self) -> Timeline:
+        if self.timeline is None:
+            raise SqlError(
+                _CANNOT_CONNECT_NOW,
+                "the page server has no pages yet: it takes its base backup",
+                hint="Try again later; SHOW pageserver.status tells how far it is.",
+            )
+        return self.timeline
+
+    async def _ready(self, lsn: int | None) -> tuple[Timeline, Lsn]:
+        """The timeline, once it can answer at an LSN, and the record end that is meant."""
+        timeline = self._timeline()
+        at_lsn = timeline.read_lsn(lsn)
+        try:
+            timeline.check_readable(at_lsn)
+            if at_lsn > timeline.ingested_lsn:
+                await timeline.wait_for(at_lsn, self._lsn_wait_timeout_s)
+        except ReadRefused as error:
+            _refuse(error)
+        return timeline, at_lsn
+
+    async def _wait_for_highest(self, lsns: list[int | None]) -> Timeline:
+        timeline = self._timeline()
+        at_lsns = [timeline.read_lsn(lsn) for lsn in lsns]
+        try:
+            timeline.check_readable(min(at_lsns))
+            await timeline.wait_for(max(at_lsns), self._lsn_wait_timeout_s)
+        except ReadRefused as error:
+            _refuse(error)
+        return timeline
+
+    async def _run(self, call: Any, *args: Any) -> Any:  # noqa: ANN401 - whatever the native call gives
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call, *args)
+
+
+def _refuse(error: Exception) -> NoReturn:
+    """Tell the client why there is no answer, and what to do."""
+    match error:
+        case LsnNotReached():
+            raise SqlError(_QUERY_CANCELED, str(error)) from error
+        case LsnTooOld():
+            raise SqlError(_SNAPSHOT_TOO_OLD, str(error)) from error
+        case NoSuchRelation():
+            raise SqlError(_UNDEFINED_TABLE, str(error)) from error
+        case NoSuchBlock():
+            raise SqlError(_INVALID_PARAMETER_VALUE, str(error)) from error
+        case PageUnreadable():
+            hint = "Only this page is affected. It can be read at an earlier LSN, or from its next image on."
+            raise SqlError(_DATA_CORRUPTED, f"page unreadable: {error}", hint=hint) from error
+        case LayerCorrupt():
+            hint = "Stop the page server, empty its data_dir and start it again."
+            raise SqlError(_DATA_CORRUPTED, f"a layer is damaged: {error}", hint=hint) from error
+        case WalcoreError():
+            raise SqlError(_DATA_CORRUPTED, str(error)) from error
+        case _:
+            raise error
+
+
+@functools.lru_cache(maxsize=4096)
+def _relation(text: str) -> Relation:
+    match = _RELATION.fullmatch(text)
+    if match is None or max(numbers := tuple(map(int, match.groups()))) > _BLOCK_MAX + 1:
+        raise SqlError(
+            _INVALID_PARAMETER_VALUE,
+            f'not a relation: "{text}"',
+            hint="Write tablespace/database/relfilenode, as in '1663/5/16384'; names are not served yet.",
+        )
+    spc, db, rel = numbers
+    return spc, db, rel
+
+
+def _fork(name: str) -> int:
+    if name == "fsm":
+        raise SqlError(
+            FEATURE_NOT_SUPPORTED,
+            "free space maps are not covered by wal and not served",
+            hint="They are advisory.",
+        )
+    number = FORK_NUMBERS.get(name)
+    if number is None:
+        raise SqlError(_INVALID_PARAMETER_VALUE, "invalid fork name", hint="Known are main, vm and init.")
+    return number
+
+
+def _block(number: int) -> int:
+    if not 0 <= number <= _BLOCK_MAX:
+        raise SqlError(_INVALID_PARAMETER_VALUE, f"invalid block number: {number}")
+    return number

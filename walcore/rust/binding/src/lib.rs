@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 
 mod error;
+mod redo;
 mod wal;
 
 /// `data` is `bytes`: nobody can change it while we are detached.
@@ -17,5 +18,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(crc32c, module)?)?;
     module.add_class::<wal::WalScanner>()?;
+    module.add_function(wrap_pyfunction!(redo::redo_page, module)?)?;
+    module.add_function(wrap_pyfunction!(redo::mask_page, module)?)?;
     Ok(())
 }

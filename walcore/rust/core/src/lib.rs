@@ -3,6 +3,7 @@
 //! Pure functions over bytes: no Python, no clock, and files only through [`layer`]'s own trait.
 
 pub mod lsn;
+pub mod mask;
 pub mod page;
 pub mod reader;
 pub mod redo;

@@ -59,3 +59,8 @@ impl<'a> Reader<'a> {
         self.bytes(n).map(|_| ())
     }
 }
+
+/// The 2-byte little-endian numbers in `bytes`; an odd byte at the end is left out.
+pub fn u16s(bytes: &[u8]) -> impl ExactSizeIterator<Item = u16> + Clone + '_ {
+    bytes.chunks_exact(2).map(|number| Reader(number).u16().unwrap_or(0))
+}

@@ -38,6 +38,14 @@ pub enum RedoError {
         /// Start of the record.
         lsn: Lsn,
     },
+    /// No record brought the page into existence.
+    #[error("page does not exist: page={page} lsn={lsn}")]
+    NoPage {
+        /// The page.
+        page: Target,
+        /// Start of the last record.
+        lsn: Lsn,
+    },
     /// A full-page image does not restore.
     #[error("{error} page={page}")]
     Image {

@@ -1,17 +1,25 @@
 //! Redo: one record onto one page.
 
 mod error;
+mod heap;
+mod heap2;
+mod index_tuple;
+mod nbtree;
+mod seq;
+mod slru;
 mod target;
 pub mod touch;
+pub(crate) mod tuple;
 pub mod vm;
 
 pub use error::RedoError;
 pub use target::{Slru, Target};
 pub use touch::{Missing, Touched, touches};
 
-use crate::page::PageBuf;
+use crate::page::{Misfit, PageBuf};
+use crate::rmgr;
 use crate::version::Major;
-use crate::wal::Record;
+use crate::wal::{BlockRef, BlockTag, Fork, Record};
 
 /// What redo must know beside the record.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +29,29 @@ pub struct Ctx {
     /// Data checksums or `wal_log_hints` are on at the record's LSN.
     pub hint_bits_logged: bool,
 }
+
+/// One block of one record, as a resource manager's redo function gets it.
+#[derive(Clone, Copy)]
+struct On<'a, 'r> {
+    record: &'a Record<'r>,
+    block: &'a BlockRef<'r>,
+    ctx: &'a Ctx,
+}
+
+/// What redo did to a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effect {
+    /// Its LSN becomes the end of the record.
+    Changed,
+    /// Its LSN stays, whatever else changed.
+    LsnKept,
+}
+
+type Redone = Result<Effect, Misfit>;
+
+const NO_SUCH_RECORD: Misfit = "no such record type";
+const DATA_SHORT: Misfit = "data of the record is too short";
+const XLOG_FPI_FOR_HINT: u8 = 0xA0;
 
 /// Applies one record to one page it touches.
 ///
@@ -40,24 +71,71 @@ pub fn redo(
     ctx: &Ctx,
 ) -> Result<(), RedoError> {
     let failed = |reason| RedoError::failed(record, *target, reason);
-    let unsupported = || RedoError::unsupported(record, *target);
-    let _ = ctx;
-    let Target::Block(tag) = target else { return Err(unsupported()) };
-    let Some(block) = record.blocks.iter().find(|b| b.tag == *tag) else { return Err(unsupported()) };
+    match target {
+        Target::Slru { kind, pageno } => slru::redo(page, record, *kind, *pageno, ctx.major).map_err(failed),
+        Target::Block(tag) => match record.blocks.iter().find(|block| block.tag == *tag) {
+            Some(block) => registered(page, &On { record, block, ctx }),
+            None => unregistered(page, record, *tag).map_err(failed),
+        },
+    }
+}
+
+fn registered(page: &mut Option<PageBuf>, on: &On<'_, '_>) -> Result<(), RedoError> {
+    let On { record, block, .. } = *on;
+    let target = Target::Block(block.tag);
+    let failed = |reason| RedoError::failed(record, target, reason);
     if let Some(image) = block.image.as_ref().filter(|image| image.apply()) {
-        let mut restored = image.restore(record.start, block.id).map_err(|error| RedoError::Image {
-            error,
-            page: *target,
-            lsn: record.start,
-        })?;
+        let restored = image.restore(record.start, block.id);
+        let mut restored =
+            restored.map_err(|error| RedoError::Image { error, page: target, lsn: record.start })?;
         if !restored.is_new() {
             restored.set_lsn(record.end);
         }
         *page = Some(restored);
         return Ok(());
     }
-    if page.is_none() && !block.will_init {
+    let exists = page.as_ref().is_some_and(|page| !page.is_new());
+    let page = if block.will_init {
+        page.insert(PageBuf::zeroed())
+    } else if exists {
+        match page {
+            Some(page) if record.end > page.lsn() => page,
+            _ => return Ok(()),
+        }
+    } else if record.header.rmid == rmgr::XLOG {
+        return no_image(record).map_err(failed);
+    } else if heap2::sets_vm(on) {
+        let page = page.insert(PageBuf::zeroed());
+        page.init(0);
+        page
+    } else {
         return Err(failed("page does not exist"));
+    };
+    let redone = match record.header.rmid {
+        rmgr::XLOG => no_image(record).map(|()| Effect::LsnKept),
+        rmgr::HEAP | rmgr::HEAP2 if block.tag.fork == Fork::Vm => vm::redo(page, on),
+        rmgr::HEAP => heap::redo(page, on),
+        rmgr::HEAP2 => heap2::redo(page, on),
+        rmgr::BTREE => nbtree::redo(page, on),
+        rmgr::SEQ => seq::redo(page, on),
+        _ => return Err(RedoError::unsupported(record, target)),
+    };
+    if redone.map_err(failed)? == Effect::Changed {
+        page.set_lsn(record.end);
     }
-    Err(unsupported())
+    Ok(())
+}
+
+/// An image record without an image: nothing, for a hint; damage, otherwise.
+fn no_image(record: &Record<'_>) -> Result<(), Misfit> {
+    if record.header.rmgr_info() == XLOG_FPI_FOR_HINT { Ok(()) } else { Err("image is missing") }
+}
+
+/// A page that the record changes without naming it.
+fn unregistered(page: &mut Option<PageBuf>, record: &Record<'_>, tag: BlockTag) -> Result<(), Misfit> {
+    match record.header.rmid {
+        rmgr::HEAP | rmgr::HEAP2 if tag.fork == Fork::Vm => vm::clear_unregistered(page, record, tag),
+        rmgr::SMGR if tag.fork == Fork::Vm => vm::truncate_tail(page, record, tag),
+        _ => Err("record does not touch the page"),
+    }
 }

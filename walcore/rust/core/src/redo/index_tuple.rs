@@ -74,6 +74,15 @@ impl Header {
     }
 }
 
+/// Takes the next tuple, which has no padding behind it.
+pub fn take<'a>(from: &mut Reader<'a>) -> Result<&'a [u8], Misfit> {
+    let len = Header::read(from.0)?.len();
+    if len < HEADER_LEN {
+        return Err(SHORT);
+    }
+    from.bytes(len).ok_or("index tuple runs past the data")
+}
+
 /// Splits the first tuple off, with its padding.
 pub fn split_aligned(data: &[u8]) -> Result<(&[u8], &[u8]), Misfit> {
     let len = Header::read(data)?.len();

@@ -1,13 +1,22 @@
 //! Redo: one record onto one page.
 
+mod brin;
 mod error;
+mod generic;
+mod gin;
+mod gin_posting;
+mod gist;
+mod hash;
 mod heap;
 mod heap2;
 mod index_tuple;
 mod nbtree;
 mod seq;
 mod slru;
+mod spgist;
+mod spgist_page;
 mod target;
+mod tid;
 pub mod touch;
 pub(crate) mod tuple;
 pub mod vm;
@@ -92,7 +101,7 @@ fn registered(page: &mut Option<PageBuf>, on: &On<'_, '_>) -> Result<(), RedoErr
             restored.set_lsn(record.end);
         }
         *page = Some(restored);
-        return Ok(());
+        return after_image(page, on).map_err(failed);
     }
     let exists = page.as_ref().is_some_and(|page| !page.is_new());
     let page = if block.will_init {
@@ -117,13 +126,28 @@ fn registered(page: &mut Option<PageBuf>, on: &On<'_, '_>) -> Result<(), RedoErr
         rmgr::HEAP => heap::redo(page, on),
         rmgr::HEAP2 => heap2::redo(page, on),
         rmgr::BTREE => nbtree::redo(page, on),
+        rmgr::HASH => hash::redo(page, on),
+        rmgr::GIN => gin::redo(page, on),
+        rmgr::GIST => gist::redo(page, on),
         rmgr::SEQ => seq::redo(page, on),
+        rmgr::SPGIST => spgist::redo(page, on),
+        rmgr::BRIN => brin::redo(page, on),
+        rmgr::GENERIC => generic::redo(page, on),
         _ => return Err(RedoError::unsupported(record, target)),
     };
     if redone.map_err(failed)? == Effect::Changed {
         page.set_lsn(record.end);
     }
     Ok(())
+}
+
+/// What is done even to a page that an image has just replaced: the image was taken before that change.
+fn after_image(page: &mut Option<PageBuf>, on: &On<'_, '_>) -> Result<(), Misfit> {
+    match (page, on.record.header.rmid) {
+        (Some(page), rmgr::HASH) => hash::after_image(page, on),
+        (Some(page), rmgr::GIST) => gist::after_image(page, on),
+        _ => Ok(()),
+    }
 }
 
 /// An image record without an image: nothing, for a hint; damage, otherwise.

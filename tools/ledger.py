@@ -1,8 +1,8 @@
 """pgbench that remembers: every transaction writes an id, and every id it was told is committed is kept.
 
-pgbench's transaction log has one line for each transaction that came back, with its client, its number and the
-time. The script counts along and writes the same (run, client, number) into the table ``ledger``, so the log is
-the client's own memory of what the server acknowledged, and nothing of it is on the server.
+pgbench's transaction log has one line for each transaction that came back, with its client, its number and
+the time. The script counts along and writes the same (run, client, number) into the table ``ledger``, so the
+log is the client's own memory of what the server acknowledged, and nothing of it is on the server.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,0 +1,68 @@
+"""``make bench``: every benchmark beside its peer, as a table and in ``build/bench.json``."""
+
+import argparse
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench import commit, decode, getpage
+from tests.bench.harness import Result, machine
+from tools.postgres import bindir, default_major
+
+Benchmark = Callable[[Path], list[Result]]
+console = Console()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("names", nargs="*", help="commit, decode, getpage (default: all)")
+    parser.add_argument("--runs", type=int, default=5, help="rounds of each")
+    parser.add_argument("--duration", type=int, default=10, help="seconds of each measure under load")
+    parser.add_argument("--pg", type=int, default=default_major(), help="PostgreSQL major")
+    parser.add_argument("--json", type=Path, default=Path("build/bench.json"))
+    asked = parser.parse_args()
+
+    programs = bindir(asked.pg)
+    under_load = {"bindir": programs, "runs": asked.runs, "duration_s": asked.duration, "say": console.print}
+    benchmarks: dict[str, Benchmark] = {
+        "commit": lambda folder: commit.run(folder, **under_load),
+        "decode": lambda folder: decode.run(folder, programs, runs=asked.runs, say=console.print),
+        "getpage": lambda folder: getpage.run(folder, **under_load),
+    }
+    results: list[Result] = []
+    for name in asked.names or benchmarks:
+        console.rule(name)
+        folder = Path(tempfile.mkdtemp(prefix="walproxy-"))
+        folder.chmod(0o755)
+        try:
+            results += benchmarks[name](folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    _report(results, asked.json, asked.pg)
+
+
+def _report(results: list[Result], path: Path, major: int) -> None:
+    table = Table("benchmark", "unit", "ours", "peer", "peer's name", "ratio", "rounds", "ratios from - to")
+    for result in results:
+        low, high = result.spread.ratio
+        figures = (f"{result.ours:.4g}", f"{result.peer:.4g}", result.peer_name, f"{result.ratio:.2f}")
+        table.add_row(result.name, result.unit, *figures, str(result.runs), f"{low:.2f} - {high:.2f}")
+    console.print(table)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = {
+        "machine": machine() | {"postgres": major},
+        "results": [result.as_json() for result in results],
+    }
+    path.write_text(json.dumps(written, indent=2) + "\n")
+    console.print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main()

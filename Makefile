@@ -67,7 +67,7 @@ demo: dev ## the whole main job on loopback, ending with a report (build/demo.js
 	$(BIN)/python -m demo
 
 bench: dev ## the benchmarks, each beside its peer (build/bench.json)
-	$(BIN)/python -m bench
+	$(BIN)/python -m tests.bench
 
 matrix: dev ## every combination of settings and kills, on 15 and 18; hours
 	$(BIN)/pytest -n 0 -m matrix --matrix --timeout 1800 tests/e2e $(PYTEST_ARGS)

@@ -70,6 +70,84 @@ class WalScanner:
         `overwrite_contrecord` (`overwritten_lsn`), `backup_end` (`start_lsn`).
         """
 
+# --- inspect.rs -------------------------------------------------------------------------------------------
+
+def rmgr_names() -> list[str]:
+    """Names of the built-in resource managers, as pg_waldump prints them; a name's place is its number."""
+
+@final
+class WalInspector:
+    """Reads WAL for people: checks all of it, and renders or counts the records asked for.
+
+    Args:
+        start_lsn: where the first byte fed stands: a WAL page boundary.
+        system_id: what long page headers must say; 0 accepts the first one seen.
+        rmgrs: numbers of resource managers; None: all.
+        xid: transaction.
+        relation: tablespace, database, relfilenode; with `fork` and `block` asked of one and the same block reference.
+        fork: fork number.
+        full_page: only records with a full-page image.
+        from_lsn: records that start before it are not asked for.
+        until_lsn: records that do not end by it (padding excluded) are not asked for; nothing behind it is looked at.
+        limit: how many records at most.
+    Raises:
+        ValueError: an argument is impossible.
+    """
+
+    def __new__(
+        cls,
+        start_lsn: int,
+        *,
+        segment_size: int,
+        system_id: int = 0,
+        rmgrs: list[int] | None = None,
+        xid: int | None = None,
+        relation: tuple[int, int, int] | None = None,
+        fork: int | None = None,
+        block: int | None = None,
+        full_page: bool = False,
+        from_lsn: int = 0,
+        until_lsn: int | None = None,
+        limit: int | None = None,
+    ) -> WalInspector: ...
+    def json(self, wal: bytes, *, last: bool = False) -> bytes:
+        """Take the next bytes; one line of JSON for each record asked for that they complete.
+
+        Never raises for what is in the WAL: see `stopped`. `last`: nothing follows these bytes.
+        """
+    def count(self, wal: bytes, *, last: bool = False) -> None:
+        """Take the next bytes and add the records asked for to `stats`."""
+    def stats(self) -> list[tuple[str, str, int, int, int]]:
+        """For each kind of record counted, by number: rmgr, record, count, bytes without images, bytes of images."""
+    @property
+    def stopped(self) -> str | None:
+        """Why nothing more is read: what follows `record_end_lsn` is not WAL. None while all is well."""
+    @property
+    def done(self) -> bool:
+        """Nothing that may follow is asked for."""
+    @property
+    def shown(self) -> int:
+        """How many records were rendered or counted."""
+    @property
+    def first_shown_lsn(self) -> int:
+        """Start of the first of them; 0 if there was none."""
+    @property
+    def last_shown_end_lsn(self) -> int:
+        """End of the last of them; 0 if there was none."""
+    @property
+    def received_lsn(self) -> int:
+        """End of what was fed; where damage was noticed once stopped."""
+    @property
+    def record_end_lsn(self) -> int: ...
+    @property
+    def last_record_lsn(self) -> int: ...
+    @property
+    def major(self) -> int: ...
+    @property
+    def system_id(self) -> int: ...
+    @property
+    def tli(self) -> int: ...
+
 # --- redo.rs ----------------------------------------------------------------------------------------------
 
 def redo_page(

@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 
 mod error;
+mod inspect;
 mod redo;
 mod wal;
 
@@ -20,5 +21,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<wal::WalScanner>()?;
     module.add_function(wrap_pyfunction!(redo::redo_page, module)?)?;
     module.add_function(wrap_pyfunction!(redo::mask_page, module)?)?;
+    module.add_class::<inspect::WalInspector>()?;
+    module.add_function(wrap_pyfunction!(inspect::rmgr_names, module)?)?;
     Ok(())
 }

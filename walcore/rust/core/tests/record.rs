@@ -78,7 +78,7 @@ fn every_fragment_of_a_record_is_found() {
     let image = last.image.as_ref().unwrap();
     assert_eq!((image.bytes, image.hole_offset, image.hole_length), (&page[..], 30, 100));
     let restored = image.restore(AT, 32).unwrap();
-    assert_eq!(restored.bytes()[29..131].iter().filter(|b| **b == 0).count(), 100);
+    assert_eq!(restored.bytes()[29..131], [&[3][..], &[0; 100], &[3]].concat());
     assert!(record.block(1).is_none());
 }
 
@@ -199,12 +199,8 @@ fn pglz_copies_overlap_and_are_clipped() {
     for _ in 0..6 {
         stored.extend([0x0F, 2, 255]);
     }
-    for _ in 0..3 {
-        stored.push(0xFF);
-        for _ in 0..8 {
-            stored.extend([0x0F, 2, 255]);
-        }
-    }
+    let eight_copies = [&[0xFF][..], &[0x0F, 2, 255].repeat(8)].concat();
+    stored.extend(eight_copies.repeat(3));
     stored.pop();
     let copies = (stored.len() - 3 - 3) / 3;
     let full = 2 + copies * 273 + 18;

@@ -161,6 +161,22 @@ impl WalStream {
         Ok(())
     }
 
+    /// Says that nothing more comes. Gives an `XLOG_SWITCH` whose padding is not all here, as nothing but zeros is
+    /// missing; positions do not count it.
+    ///
+    /// # Errors
+    /// What `each` returned.
+    pub fn finish<F>(&mut self, each: &mut F) -> Result<(), WalError>
+    where
+        F: FnMut(&RawRecord<'_>) -> Result<(), WalError>,
+    {
+        let State::Switch { start: Some(start), end } = self.state else { return Ok(()) };
+        self.state = State::Switch { start: None, end };
+        let bytes = std::mem::take(&mut self.partial);
+        let header = RecordHeader::decode(start, &bytes)?;
+        each(&RawRecord { start, end, header, bytes: &bytes, major: self.major })
+    }
+
     /// End of what was fed; after an error, where it was noticed.
     pub fn received(&self) -> Lsn {
         self.pos

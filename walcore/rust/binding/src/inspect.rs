@@ -1,0 +1,173 @@
+//! `WalInspector`.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use walcore::describe::inspect::Wanted;
+use walcore::describe::{Filter, Inspector, Stats, json};
+use walcore::version::Major;
+use walcore::wal::{Fork, RawRecord, RelTag, WalError};
+use walcore::{Lsn, rmgr};
+
+/// See `walcore/_native.pyi`.
+#[pyclass(frozen, module = "walcore._native")]
+pub struct WalInspector(Mutex<Inspection>);
+
+struct Inspection {
+    inspector: Inspector,
+    stats: Stats,
+    shown: u64,
+    first_shown: Lsn,
+    last_shown_end: Lsn,
+}
+
+impl Inspection {
+    fn feed<F>(&mut self, wal: &[u8], last: bool, mut each: F)
+    where
+        F: FnMut(&RawRecord<'_>, Major, &mut Stats) -> Result<(), WalError>,
+    {
+        let Self { inspector, stats, shown, first_shown, last_shown_end } = self;
+        inspector.feed(wal, last, &mut |raw, major| {
+            each(raw, major, stats)?;
+            if *shown == 0 {
+                *first_shown = raw.start;
+            }
+            *shown += 1;
+            *last_shown_end = raw.end;
+            Ok(())
+        });
+    }
+}
+
+/// Names of the built-in resource managers; a name's place is its number.
+#[pyfunction]
+pub fn rmgr_names() -> Vec<&'static str> {
+    rmgr::RMGRS.iter().map(|(_, name)| *name).collect()
+}
+
+impl WalInspector {
+    fn lock(&self) -> MutexGuard<'_, Inspection> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl WalInspector {
+    #[new]
+    #[pyo3(signature = (start_lsn, *, segment_size, system_id = 0, rmgrs = None, xid = None, relation = None,
+        fork = None, block = None, full_page = false, from_lsn = 0, until_lsn = None, limit = None))]
+    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
+    fn new(
+        start_lsn: u64,
+        segment_size: u64,
+        system_id: u64,
+        rmgrs: Option<Vec<u8>>,
+        xid: Option<u32>,
+        relation: Option<(u32, u32, u32)>,
+        fork: Option<u8>,
+        block: Option<u32>,
+        full_page: bool,
+        from_lsn: u64,
+        until_lsn: Option<u64>,
+        limit: Option<u64>,
+    ) -> PyResult<Self> {
+        let no_fork = |n: u8| PyValueError::new_err(format!("no such fork: fork={n}"));
+        let fork = fork.map(|n| Fork::from_number(n).ok_or_else(|| no_fork(n))).transpose()?;
+        let rel = relation.map(|(spc, db, rel)| RelTag { spc, db, rel });
+        let filter = Filter { rmgrs, xid, rel, fork, blkno: block, full_page };
+        let wanted = Wanted { filter, from: Lsn(from_lsn), until: until_lsn.map(Lsn), limit };
+        let system_id = Some(system_id).filter(|id| *id != 0);
+        let inspector = Inspector::new(Lsn(start_lsn), segment_size, system_id, wanted)
+            .map_err(|e| PyValueError::new_err(e.to_string()))?;
+        Ok(Self(Mutex::new(Inspection {
+            inspector,
+            stats: Stats::default(),
+            shown: 0,
+            first_shown: Lsn::INVALID,
+            last_shown_end: Lsn::INVALID,
+        })))
+    }
+
+    #[pyo3(signature = (wal, *, last = false))]
+    fn json<'py>(&self, py: Python<'py>, wal: &[u8], last: bool) -> Bound<'py, PyBytes> {
+        let lines = py.detach(|| {
+            let mut lines = Vec::new();
+            self.lock().feed(wal, last, |raw, major, _| {
+                json::write_line(&mut lines, major, &raw.decode()?);
+                Ok(())
+            });
+            lines
+        });
+        PyBytes::new(py, &lines)
+    }
+
+    #[pyo3(signature = (wal, *, last = false))]
+    fn count(&self, py: Python<'_>, wal: &[u8], last: bool) {
+        py.detach(|| self.lock().feed(wal, last, |raw, _, stats| stats.add(raw)));
+    }
+
+    fn stats(&self) -> Vec<(String, String, u64, u64, u64)> {
+        let this = self.lock();
+        let rows = this.inspector.stream().major().map(|major| this.stats.rows(major)).unwrap_or_default();
+        rows.into_iter()
+            .map(|(rmid, name, t)| (rmgr::name(rmid), name, t.count, t.rec_len, t.fpi_len))
+            .collect()
+    }
+
+    #[getter]
+    fn stopped(&self) -> Option<String> {
+        self.lock().inspector.failed().map(ToString::to_string)
+    }
+
+    #[getter]
+    fn done(&self) -> bool {
+        self.lock().inspector.done()
+    }
+
+    #[getter]
+    fn shown(&self) -> u64 {
+        self.lock().shown
+    }
+
+    #[getter]
+    fn first_shown_lsn(&self) -> u64 {
+        self.lock().first_shown.0
+    }
+
+    #[getter]
+    fn last_shown_end_lsn(&self) -> u64 {
+        self.lock().last_shown_end.0
+    }
+
+    #[getter]
+    fn received_lsn(&self) -> u64 {
+        self.lock().inspector.stream().received().0
+    }
+
+    #[getter]
+    fn record_end_lsn(&self) -> u64 {
+        self.lock().inspector.stream().record_end().0
+    }
+
+    #[getter]
+    fn last_record_lsn(&self) -> u64 {
+        self.lock().inspector.stream().last_record().unwrap_or_default().0
+    }
+
+    #[getter]
+    fn major(&self) -> u8 {
+        self.lock().inspector.stream().major().map_or(0, |major| major as u8)
+    }
+
+    #[getter]
+    fn system_id(&self) -> u64 {
+        self.lock().inspector.stream().system_id().unwrap_or_default()
+    }
+
+    #[getter]
+    fn tli(&self) -> u32 {
+        self.lock().inspector.stream().tli()
+    }
+}

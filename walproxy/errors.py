@@ -5,6 +5,7 @@ WalproxyError (exit code 2)
 ├── DataDamaged         3  our own files are not what was written
 ├── Poisoned            4  a write or a sync failed
 ├── Refused             5  the primary is not one we may follow
+├── WalFull                the space for WAL is used up
 ├── WalRemoved             WAL that was asked for is gone
 ├── PrimaryUnreachable     no connection to the primary, or it ended
 │   └── SlotActive         the slot is still held by another connection
@@ -44,6 +45,10 @@ class Refused(WalproxyError):
     """Another cluster, or a primary that is behind or has diverged. A person must act."""
 
     exit_code = 5
+
+
+class WalFull(WalproxyError):
+    """The space for WAL is used up. Take no more until a consumer lets go of some; serve what is there."""
 
 
 class WalRemoved(WalproxyError):

@@ -1,0 +1,43 @@
+"""The control file: term, vote, term history and positions of a node."""
+
+from pathlib import Path
+from typing import Final
+
+from walproxy.errors import DataDamaged
+from walproxy.quorum.errors import MessageMalformed
+from walproxy.quorum.state import ControlState, decode_control, encode_control
+from walproxy.store.sealed import SealedFile
+
+REBUILD: Final = (
+    "stop this node, remove its data directory and start it again: it is rebuilt from its peers; one node at a "
+    "time, and only while a majority of all nodes is well"
+)
+
+
+class ControlFile:
+    """``<data_dir>/control``. Blocking."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._file = SealedFile(data_dir / "control", magic=b"WALPCTRL", version=1, rebuild=REBUILD)
+
+    def load(self) -> ControlState | None:
+        """The saved state; None if no node ever ran here.
+
+        Raises:
+            DataDamaged: the file fails its checks, or it is missing beside WAL: a node without its vote
+                must not go on.
+        """
+        payload = self._file.load()
+        if payload is None:
+            if any((self._data_dir / "wal").glob("*")):
+                raise DataDamaged(f"{self._file.path} is missing, but there is WAL beside it; {REBUILD}")
+            return None
+        try:
+            return decode_control(payload)
+        except MessageMalformed as error:
+            raise DataDamaged(f"{self._file.path} is damaged: {error}; {REBUILD}") from error
+
+    def save(self, state: ControlState) -> None:
+        """Replace the file. Durable when it returns. Raises Poisoned."""
+        self._file.save(encode_control(state))

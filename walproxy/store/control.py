@@ -9,8 +9,8 @@ from walproxy.quorum.state import ControlState, decode_control, encode_control
 from walproxy.store.sealed import SealedFile
 
 REBUILD: Final = (
-    "stop this node, remove its data directory and start it again: it is rebuilt from its peers; one node at a "
-    "time, and only while a majority of all nodes is well"
+    "stop this node, remove its data directory and start it again: it is rebuilt from its peers; "
+    "one node at a time, and only while a majority of all nodes is well"
 )
 
 

@@ -9,7 +9,7 @@ import struct
 from pathlib import Path
 from typing import Final
 
-import walcore
+from walcore._native import crc32c
 from walproxy.errors import DataDamaged, Poisoned
 
 _HEAD: Final = struct.Struct("!8sII")
@@ -72,7 +72,7 @@ class SealedFile:
         if len(content) != _HEAD.size + length + _SUM.size:
             raise self._damaged("its length is wrong", length=len(content))
         (expected,) = _SUM.unpack(content[-_SUM.size :])
-        if walcore.crc32c(content[: -_SUM.size]) != expected:
+        if crc32c(content[: -_SUM.size]) != expected:
             raise self._damaged("its checksum is wrong")
         if version != self._version:
             raise self._damaged("it is of another version of this program", version=version)
@@ -88,7 +88,7 @@ class SealedFile:
             raise Poisoned("an earlier write failed", path=self.path)
         content = _HEAD.pack(self._magic, self._version, len(payload)) + payload
         try:
-            replace_file(self.path, content + _SUM.pack(walcore.crc32c(content)))
+            replace_file(self.path, content + _SUM.pack(crc32c(content)))
         except OSError as error:
             self._is_poisoned = True
             with contextlib.suppress(OSError):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from walcore import WalScanner
+from walcore._native import WalScanner
 from walproxy.errors import DataDamaged, Poisoned, WalFull, WalRemoved
 from walproxy.ports import EndOfWal
 from walproxy.quorum.state import Cluster

@@ -1,0 +1,327 @@
+"""The WAL store over real files and real records."""
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.synthetic_wal import WalWriter
+from walproxy.errors import DataDamaged, Poisoned, WalFull, WalRemoved
+from walproxy.quorum.state import Cluster
+from walproxy.quorum.terms import TermHistory
+from walproxy.store.wal import SegmentStore
+from walproxy.wire.lsn import Lsn, segment_name
+
+SEGMENT = 1 << 20
+START = Lsn(3 * SEGMENT)
+CLUSTER = Cluster(7_000_000_000_000_000_001, SEGMENT, 18)
+HISTORY = TermHistory.of([(1, 1, START)])
+
+
+def new_store(path: Path, *, segments_max: int = 100) -> SegmentStore:
+    return SegmentStore(path, size_bytes_max=segments_max * SEGMENT)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SegmentStore:
+    made = new_store(tmp_path)
+    made.create(START, tli=1, cluster=CLUSTER)
+    return made
+
+
+def files(path: Path) -> list[str]:
+    return sorted(file.name for file in (path / "wal").iterdir() if file.name != "spare")
+
+
+def name(lsn: int, tli: int = 1, *, partial: bool = False) -> str:
+    return segment_name(tli, lsn, SEGMENT) + (".partial" if partial else "")
+
+
+def written(store: SegmentStore, until: int, *, piece: int = 50_000) -> WalWriter:
+    wal = WalWriter(START, SEGMENT)
+    wal.fill(until)
+    for at in range(0, len(wal.wal), piece):
+        store.write(Lsn(START + at), bytes(wal.wal[at : at + piece]), tli=1)
+        store.sync()
+    return wal
+
+
+@pytest.mark.parametrize("piece", [7919, SEGMENT, 3 * SEGMENT])
+def test_segments_hold_what_was_written_under_the_names_of_postgres(
+    store: SegmentStore, tmp_path: Path, piece: int
+) -> None:
+    wal = written(store, START + 2 * SEGMENT + 5000, piece=piece)
+
+    assert files(tmp_path) == [name(START), name(START + SEGMENT), name(START + 2 * SEGMENT, partial=True)]
+    on_disk = b"".join((tmp_path / "wal" / file).read_bytes() for file in files(tmp_path))
+    assert on_disk == bytes(wal.wal) + bytes(3 * SEGMENT - len(wal.wal))
+    assert store.read(START, len(wal.wal)) == wal.wal
+    assert store.read(Lsn(START + SEGMENT - 10), 20) == wal.wal[SEGMENT - 10 : SEGMENT + 10]
+    assert store.write_lsn == wal.end_lsn
+
+
+def test_recovery_finds_the_last_whole_record_and_clears_the_rest(
+    store: SegmentStore, tmp_path: Path
+) -> None:
+    wal = written(store, START + SEGMENT + 40_000)
+    torn = bytes(wal.wal[-1040:-900])  # The beginning of a record, where it does not belong.
+    store.write(store.write_lsn, torn, tli=1)
+
+    again = new_store(tmp_path)
+    end = again.recover(wal.ends[10], end_lsn_max=None, history=HISTORY, cluster=CLUSTER)
+
+    assert end.record_end_lsn == again.write_lsn == wal.end_lsn
+    tail = (tmp_path / "wal" / name(START + SEGMENT, partial=True)).read_bytes()
+    assert tail == bytes(wal.wal[SEGMENT:]) + bytes(2 * SEGMENT - len(wal.wal))
+    again.write(again.write_lsn, b"next", tli=1)
+    assert again.read(Lsn(wal.end_lsn - 4), 8) == wal.wal[-4:] + b"next"
+
+
+def test_recovery_from_every_record_end_finds_the_same_end(store: SegmentStore, tmp_path: Path) -> None:
+    wal = written(store, START + SEGMENT + 30_000)
+
+    for from_lsn in (START, *wal.ends[::50], *wal.ends[-32:]):
+        again = new_store(tmp_path)
+        end = again.recover(from_lsn, end_lsn_max=None, history=HISTORY, cluster=CLUSTER)
+        assert end.record_end_lsn == wal.end_lsn
+        again.close()
+
+
+def test_a_log_that_lost_promised_wal_is_refused_and_left_alone(store: SegmentStore, tmp_path: Path) -> None:
+    wal = written(store, START + SEGMENT + 30_000)
+    segment = tmp_path / "wal" / name(START + SEGMENT, partial=True)
+    damaged = bytearray(segment.read_bytes())
+    damaged[20_000] ^= 1
+    segment.write_bytes(damaged)
+
+    again = new_store(tmp_path)
+    with pytest.raises(DataDamaged, match=f"rebuilt from its peers.*promised={wal.ends[-1]}"):
+        again.recover(wal.ends[-1], end_lsn_max=None, history=HISTORY, cluster=CLUSTER)
+
+    assert segment.read_bytes() == damaged
+    below = max(end for end in wal.ends if end <= START + SEGMENT + 20_000)
+    end = again.recover(below, end_lsn_max=None, history=HISTORY, cluster=CLUSTER)
+    assert end.record_end_lsn == below
+
+
+@pytest.mark.parametrize("what", ["truncated", "missing", "other cluster"])
+def test_a_segment_that_is_not_whole_is_refused(store: SegmentStore, tmp_path: Path, what: str) -> None:
+    wal = written(store, START + SEGMENT + 30_000)
+    segment = tmp_path / "wal" / name(START)
+    cluster = CLUSTER
+    if what == "truncated":
+        os.truncate(segment, SEGMENT // 2)
+    elif what == "missing":
+        segment.unlink()
+    else:
+        cluster = Cluster(1, SEGMENT, 18)
+
+    with pytest.raises(DataDamaged, match="rebuilt"):
+        new_store(tmp_path).recover(wal.ends[900], end_lsn_max=None, history=HISTORY, cluster=cluster)
+
+
+@pytest.mark.parametrize("back", [1, 30, 1001, 1048])
+def test_a_cut_leaves_zeros_behind_it_and_can_be_repeated(
+    store: SegmentStore, tmp_path: Path, back: int
+) -> None:
+    wal = written(store, START + 3 * SEGMENT + 30_000)
+    cut = wal.ends[-back]
+
+    store.truncate(cut)
+    store.truncate(cut)
+
+    boundary = cut - cut % SEGMENT
+    assert store.write_lsn == cut
+    assert files(tmp_path)[-1] == name(boundary, partial=True)
+    content = (tmp_path / "wal" / name(boundary, partial=True)).read_bytes()
+    assert content == wal.between(boundary, cut) + bytes(SEGMENT - cut % SEGMENT)
+    again = new_store(tmp_path)
+    assert again.recover(START, end_lsn_max=None, history=HISTORY, cluster=CLUSTER).record_end_lsn == cut
+
+
+def test_a_cut_that_was_begun_is_finished_by_recovery(store: SegmentStore, tmp_path: Path) -> None:
+    wal = written(store, START + SEGMENT + 30_000)
+    cut = wal.ends[50]
+
+    again = new_store(tmp_path)
+    end = again.recover(wal.ends[20], end_lsn_max=cut, history=HISTORY, cluster=CLUSTER)
+
+    assert end.record_end_lsn == again.write_lsn == cut
+    assert files(tmp_path) == [name(START, partial=True)]
+    with pytest.raises(DataDamaged):
+        again.recover(wal.ends[51], end_lsn_max=cut, history=HISTORY, cluster=CLUSTER)
+
+
+def test_an_empty_log_recovers_again_and_again(store: SegmentStore, tmp_path: Path) -> None:
+    assert store.write_lsn == START
+    for _ in range(3):
+        again = new_store(tmp_path)
+        end = again.recover(START, end_lsn_max=None, history=HISTORY, cluster=CLUSTER)
+        assert end.record_end_lsn == START
+        again.close()
+    assert files(tmp_path) == [name(START, partial=True)]
+
+
+def test_a_log_that_ends_with_a_whole_segment_recovers(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    store.create(START, tli=1, cluster=CLUSTER)
+    wal = WalWriter(START, SEGMENT)
+    wal.fill(START + SEGMENT - 6000)
+    wal.record_up_to(START + SEGMENT)
+    store.write(START, bytes(wal.wal), tli=1)
+    store.sync()
+    assert files(tmp_path) == [name(START)]
+
+    for _ in range(2):
+        again = new_store(tmp_path)
+        end = again.recover(wal.end_lsn, end_lsn_max=None, history=HISTORY, cluster=CLUSTER)
+        assert end.record_end_lsn == START + SEGMENT
+        again.close()
+
+
+def test_a_new_timeline_takes_the_beginning_of_its_segment_along(store: SegmentStore, tmp_path: Path) -> None:
+    old = written(store, START + SEGMENT + 30_000)
+    switch = old.end_lsn
+    new = WalWriter(switch, SEGMENT, tli=2, prev_lsn=old.prev_lsn)
+    new.fill(switch + SEGMENT)
+    store.write(switch, bytes(new.wal), tli=2)
+    store.sync()
+    history = TermHistory.of([(1, 1, START), (2, 2, switch)])
+
+    boundary = START + SEGMENT
+    assert files(tmp_path) == [
+        name(START),
+        name(boundary, partial=True),
+        name(boundary, 2),
+        name(boundary + SEGMENT, 2, partial=True),
+    ]
+    whole = bytes(old.wal) + bytes(new.wal)
+    assert (tmp_path / "wal" / name(boundary, 2)).read_bytes() == whole[SEGMENT : 2 * SEGMENT]
+    again = new_store(tmp_path)
+    assert (
+        again.recover(START, end_lsn_max=None, history=history, cluster=CLUSTER).record_end_lsn == new.end_lsn
+    )
+    assert again.read(START, len(whole)) == whole
+
+    again.truncate(old.ends[-3])  # Back before the switch: the second timeline was never there.
+    assert files(tmp_path) == [name(START), name(boundary, partial=True)]
+    assert again.read(START, old.ends[-3] - START) == old.wal[: old.ends[-3] - START]
+    third = WalWriter(old.ends[-3], SEGMENT, tli=3, prev_lsn=old.ends[-4])
+    third.record(b"third")
+    again.write(old.ends[-3], bytes(third.wal), tli=3)
+    again.sync()
+    last = new_store(tmp_path).recover(
+        START,
+        end_lsn_max=None,
+        history=TermHistory.of([(1, 1, START), (3, 3, old.ends[-3])]),
+        cluster=CLUSTER,
+    )
+    assert last.record_end_lsn == third.end_lsn
+
+
+def test_old_segments_go_and_what_is_gone_is_said_to_be(store: SegmentStore, tmp_path: Path) -> None:
+    wal = written(store, START + 3 * SEGMENT + 30_000)
+
+    assert store.remove_before(Lsn(START + 2 * SEGMENT + 5)) == 2 * SEGMENT
+    assert store.remove_before(Lsn(START + 2 * SEGMENT + 5)) == 0
+    assert store.start_lsn == START + 2 * SEGMENT
+    with pytest.raises(WalRemoved):
+        store.read(START, 10)
+    assert store.read(store.start_lsn, 10) == wal.between(store.start_lsn, store.start_lsn + 10)
+    assert store.remove_before(wal.end_lsn) == SEGMENT
+    again = new_store(tmp_path)
+    first_end = min(
+        end for end in wal.ends if end > START + 3 * SEGMENT
+    )  # Of a record begun in a removed segment.
+    end = again.recover(first_end, end_lsn_max=None, history=HISTORY, cluster=CLUSTER)
+    assert (end.record_end_lsn, again.start_lsn) == (wal.end_lsn, START + 3 * SEGMENT)
+
+
+def test_reading_beyond_the_end_is_refused(store: SegmentStore) -> None:
+    written(store, START + 1000)
+
+    with pytest.raises(ValueError, match="beyond"):
+        store.read(START, store.write_lsn - START + 1)
+
+
+def test_a_full_store_says_so_and_serves_on(tmp_path: Path) -> None:
+    store = new_store(tmp_path, segments_max=3)
+    store.create(START, tli=1, cluster=CLUSTER)
+    wal = WalWriter(START, SEGMENT)
+    wal.fill(START + 2 * SEGMENT + 10)
+
+    with pytest.raises(WalFull, match=f"max_wal_size_bytes={3 * SEGMENT}"):
+        store.write(START, bytes(wal.wal), tli=1)
+    store.sync()
+
+    assert store.write_lsn == START + 2 * SEGMENT
+    assert store.size_bytes <= 3 * SEGMENT
+    assert store.read(START, 2 * SEGMENT) == wal.wal[: 2 * SEGMENT]
+    store.remove_before(Lsn(START + SEGMENT))
+    store.write(store.write_lsn, wal.between(store.write_lsn, wal.end_lsn), tli=1)
+
+
+def test_history_files_are_kept(store: SegmentStore, tmp_path: Path) -> None:
+    store.save_history(2, b"1\t0/3000000\tno recovery target specified\n")
+
+    again = new_store(tmp_path)
+    assert again.histories() == {2: b"1\t0/3000000\tno recovery target specified\n"}
+    assert "00000002.history" in files(tmp_path)
+
+
+def limited(bytes_max: int) -> Callable[[], None]:
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_max, bytes_max))
+
+
+POISON = """
+import sys
+from pathlib import Path
+from walproxy.errors import Poisoned
+from walproxy.quorum.state import Cluster
+from walproxy.store.wal import SegmentStore
+from walproxy.wire.lsn import Lsn
+
+store = SegmentStore(Path(sys.argv[1]), size_bytes_max=1 << 40)
+for attempt in range(2):
+    try:
+        store.create(Lsn(3 << 20), tli=1, cluster=Cluster(1, 1 << 20, 18))
+    except Poisoned as error:
+        print(error)
+"""
+
+
+def test_a_failed_write_poisons_the_store_for_ever(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", POISON, tmp_path],
+        preexec_fn=limited(1 << 19),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    first, second = done.stdout.splitlines()
+    assert "File too large" in first
+    assert "an earlier write or sync of WAL failed" in second
+
+
+def test_a_failed_sync_is_never_tried_again(store: SegmentStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(store, START + 1000)
+    calls = []
+
+    def failing(fd: int) -> None:
+        calls.append(fd)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", failing)
+    store.write(store.write_lsn, b"abc", tli=1)
+    for _ in range(2):
+        with pytest.raises(Poisoned):
+            store.sync()
+    with pytest.raises(Poisoned):
+        store.write(store.write_lsn, b"abc", tli=1)
+
+    assert len(calls) == 1

@@ -3,9 +3,12 @@
 //! Pure functions over bytes: no Python, no clock, and files only through [`layer`]'s own trait.
 
 pub mod describe;
+pub mod ingest;
+pub mod layer;
 pub mod lsn;
 pub mod mask;
 pub mod page;
+pub mod read;
 pub mod reader;
 pub mod redo;
 pub mod rmgr;

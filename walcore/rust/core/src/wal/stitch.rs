@@ -505,7 +505,7 @@ impl WalStream {
 }
 
 /// CRC-32C of the body, then of the header up to the checksum itself.
-fn checksum(record: &[u8]) -> u32 {
+pub(crate) fn checksum(record: &[u8]) -> u32 {
     let (header, body) = record.split_at_checked(RecordHeader::LEN).unwrap_or((record, &[]));
     crc32c::crc32c_append(crc32c::crc32c(body), header.get(..20).unwrap_or_default())
 }

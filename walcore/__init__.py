@@ -1,7 +1,17 @@
 """The native core: WAL decoding, redo and page layers, behind typed Python."""
 
 from walcore import _native
-from walcore.errors import ImageInvalid, LayerCorrupt, PageUnreadable, RedoFailed, WalcoreError, WalCorrupt
+from walcore.errors import (
+    ImageInvalid,
+    LayerCorrupt,
+    LsnNotCovered,
+    NoSuchBlock,
+    NoSuchRelation,
+    PageUnreadable,
+    RedoFailed,
+    WalcoreError,
+    WalCorrupt,
+)
 
 __version__ = "0.1.0"
 
@@ -11,6 +21,9 @@ if _native.__version__ != __version__:
 __all__ = [
     "ImageInvalid",
     "LayerCorrupt",
+    "LsnNotCovered",
+    "NoSuchBlock",
+    "NoSuchRelation",
     "PageUnreadable",
     "RedoFailed",
     "WalCorrupt",

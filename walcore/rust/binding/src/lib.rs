@@ -1,9 +1,14 @@
 //! The Python module `walcore._native`: a list of exports.
 
+#![allow(clippy::needless_pass_by_value, reason = "what Python hands over has no other owner")]
+
 use pyo3::prelude::*;
 
 mod error;
 mod inspect;
+mod layer;
+mod map;
+mod read;
 mod redo;
 mod wal;
 
@@ -23,5 +28,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(redo::mask_page, module)?)?;
     module.add_class::<inspect::WalInspector>()?;
     module.add_function(wrap_pyfunction!(inspect::rmgr_names, module)?)?;
+    module.add_class::<layer::Ingest>()?;
+    module.add_class::<layer::Layer>()?;
+    module.add_class::<layer::BaseWriter>()?;
+    module.add_class::<read::Reader>()?;
     Ok(())
 }

@@ -21,14 +21,18 @@ struct Scan {
     tally: Tally,
 }
 
+/// What is counted and noticed while records go by.
 #[derive(Default)]
-struct Tally {
-    counts: Counts,
-    events: Vec<(Lsn, Lsn, Event)>,
+pub struct Tally {
+    /// How many, how large.
+    pub counts: Counts,
+    /// Start and end of the records that change the state of the server, and what they say.
+    pub events: Vec<(Lsn, Lsn, Event)>,
 }
 
 impl Tally {
-    fn add(&mut self, raw: &RawRecord<'_>) -> Result<(), WalError> {
+    /// Takes one record into account.
+    pub fn add(&mut self, raw: &RawRecord<'_>) -> Result<(), WalError> {
         self.counts.add(raw)?;
         if Event::is_event(&raw.header) {
             let event = Event::decode(&raw.decode()?, raw.major)?;
@@ -107,19 +111,29 @@ impl WalScanner {
 
     fn take_counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let counts = std::mem::take(&mut self.lock().tally.counts);
-        let dict = PyDict::new(py);
-        dict.set_item("records", counts.records)?;
-        dict.set_item("commits", counts.commits)?;
-        dict.set_item("record_bytes", counts.record_bytes)?;
-        dict.set_item("fpi_count", counts.fpi_count)?;
-        dict.set_item("fpi_bytes", counts.fpi_bytes)?;
-        Ok(dict)
+        counts_dict(py, &counts)
     }
 
     fn take_events<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let events = std::mem::take(&mut self.lock().tally.events);
-        events.iter().map(|(start, end, event)| event_dict(py, *start, *end, event)).collect()
+        event_dicts(py, &events)
     }
+}
+
+/// What `take_counts` gives.
+pub fn counts_dict<'py>(py: Python<'py>, counts: &Counts) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("records", counts.records)?;
+    dict.set_item("commits", counts.commits)?;
+    dict.set_item("record_bytes", counts.record_bytes)?;
+    dict.set_item("fpi_count", counts.fpi_count)?;
+    dict.set_item("fpi_bytes", counts.fpi_bytes)?;
+    Ok(dict)
+}
+
+/// What `take_events` gives.
+pub fn event_dicts<'py>(py: Python<'py>, events: &[(Lsn, Lsn, Event)]) -> PyResult<Vec<Bound<'py, PyDict>>> {
+    events.iter().map(|(start, end, event)| event_dict(py, *start, *end, event)).collect()
 }
 
 /// An event as a dict: `lsn`, `end_lsn`, `kind` and the fields of that kind.

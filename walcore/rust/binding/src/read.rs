@@ -1,0 +1,166 @@
+//! `Reader`: the read side of a timeline.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use walcore::layer::{Key, Run};
+use walcore::page::PageBuf;
+use walcore::read::{Index, PageReader, ReadError};
+use walcore::wal::{BlockTag, RecordHeader, RelTag};
+use walcore::{Lsn, rmgr};
+
+use crate::error;
+use crate::layer::{Layer, fork, major, slru};
+use crate::map::SegmentDir;
+
+type PageKey = (u32, u32, u32, u8, u32);
+
+fn page_key((spc, db, rel, fork, blkno): PageKey) -> PyResult<Key> {
+    let fork = self::fork(fork)?;
+    Ok(Key::page(&BlockTag { rel: RelTag { spc, db, rel }, fork, blkno }))
+}
+
+/// See `walcore/_native.pyi`.
+#[pyclass(frozen, module = "walcore._native")]
+pub struct Reader(PageReader);
+
+#[pymethods]
+impl Reader {
+    #[new]
+    #[pyo3(signature = (layers, *, wal_dir, tli, segment_size, major, hint_bits_logged))]
+    fn new(
+        layers: Vec<PyRef<'_, Layer>>,
+        wal_dir: PathBuf,
+        tli: u32,
+        segment_size: u64,
+        major: u8,
+        hint_bits_logged: Vec<(u64, bool)>,
+    ) -> PyResult<Self> {
+        let major = self::major(major)?;
+        if !(segment_size.is_power_of_two() && (1 << 20..=1 << 30).contains(&segment_size)) {
+            return Err(PyValueError::new_err(format!("no segment is so long: segment_size={segment_size}")));
+        }
+        let layers: Vec<Arc<dyn Run>> = layers.iter().map(|layer| layer.run()).collect();
+        let index = Index::new(layers);
+        check_layers(index.layers())?;
+        let segments = Arc::new(SegmentDir::new(wal_dir, tli, segment_size));
+        let steps = hint_bits_logged.into_iter().map(|(lsn, logged)| (Lsn(lsn), logged)).collect();
+        Ok(Self(PageReader::new(index, segments, major, steps)))
+    }
+
+    fn pages<'py>(
+        &self,
+        py: Python<'py>,
+        keys: Vec<PageKey>,
+        lsns: Vec<u64>,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        if lsns.len() != 1 && lsns.len() != keys.len() {
+            let (keys, lsns) = (keys.len(), lsns.len());
+            return Err(PyValueError::new_err(format!(
+                "one lsn a key, or one for all: keys={keys} lsns={lsns}"
+            )));
+        }
+        let asked = keys.into_iter().zip(lsns.into_iter().cycle());
+        let asked = asked.map(|(key, lsn)| Ok((page_key(key)?, Lsn(lsn)))).collect::<PyResult<Vec<_>>>()?;
+        let pages = py.detach(|| self.0.pages(&asked));
+        Ok(pages.into_iter().map(|page| page_or_error(py, page)).collect())
+    }
+
+    fn size(&self, py: Python<'_>, spc: u32, db: u32, rel: u32, fork: u8, lsn: u64) -> PyResult<Option<u32>> {
+        let fork = self::fork(fork)?;
+        py.detach(|| self.0.size(RelTag { spc, db, rel }, fork, Lsn(lsn))).map_err(|e| error::read(&e))
+    }
+
+    #[pyo3(signature = (lsn, *, db = None))]
+    fn relations(&self, py: Python<'_>, lsn: u64, db: Option<u32>) -> PyResult<Vec<PageKey>> {
+        let all = py.detach(|| self.0.relations(Lsn(lsn))).map_err(|e| error::read(&e))?;
+        let asked = all.into_iter().filter(|(key, _)| db.is_none_or(|db| key.db == db));
+        Ok(asked.map(|(key, blocks)| (key.spc, key.db, key.rel, key.fork, blocks)).collect())
+    }
+
+    fn slru_page<'py>(
+        &self,
+        py: Python<'py>,
+        kind: &str,
+        pageno: u32,
+        lsn: u64,
+    ) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let key = Key::slru_page(slru(kind)?, pageno);
+        let page = py.detach(|| self.0.slru_page(&key, Lsn(lsn))).map_err(|e| error::read(&e))?;
+        Ok(page.map(|page| PyBytes::new(py, page.bytes())))
+    }
+
+    fn chain<'py>(&self, py: Python<'py>, key: PageKey, lsn: u64) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let key = page_key(key)?;
+        let chain = py.detach(|| self.0.chain(&key, Lsn(lsn))).map_err(|e| error::read(&e))?;
+        let mut steps = Vec::new();
+        if let Some((lsn, page)) = &chain.image {
+            let step = PyDict::new(py);
+            step.set_item("lsn", lsn.0)?;
+            step.set_item("kind", "image")?;
+            step.set_item("bytes", page.bytes().len())?;
+            steps.push(step);
+        }
+        let mut records = self.0.records();
+        for delta in &chain.deltas {
+            let unreadable = |error| self::error::read(&ReadError::Record { key, lsn: delta.start(), error });
+            let header = match &delta.bytes {
+                Some(bytes) => RecordHeader::decode(delta.start(), bytes).map_err(Into::into),
+                None => records
+                    .record(delta.start(), delta.end)
+                    .and_then(|bytes| Ok(RecordHeader::decode(delta.start(), bytes)?)),
+            };
+            let header = header.map_err(unreadable)?;
+            let step = PyDict::new(py);
+            step.set_item("lsn", delta.end.0)?;
+            step.set_item("start_lsn", delta.start().0)?;
+            step.set_item("kind", "wal")?;
+            step.set_item("bytes", header.tot_len)?;
+            step.set_item("rmgr", rmgr::name(header.rmid))?;
+            step.set_item("will_init", delta.touch.will_init)?;
+            step.set_item("has_image", delta.touch.has_image)?;
+            steps.push(step);
+        }
+        Ok(steps)
+    }
+
+    fn delta_counts(&self, py: Python<'_>, key: PageKey) -> PyResult<(u64, u64)> {
+        let key = page_key(key)?;
+        let count = py.detach(|| self.0.delta_count(&key)).map_err(|e| error::read(&e))?;
+        Ok((count.deltas, count.bytes))
+    }
+}
+
+/// Without gaps, and of one cluster.
+fn check_layers(layers: &[Arc<dyn Run>]) -> PyResult<()> {
+    let mut covered: Option<Lsn> = None;
+    let mut system_id = 0;
+    for layer in layers {
+        if let Some(end) = covered.filter(|end| layer.start_lsn() > *end) {
+            let start = layer.start_lsn();
+            return Err(PyValueError::new_err(format!(
+                "gap between layers: end_lsn={end} start_lsn={start}"
+            )));
+        }
+        covered = covered.max(Some(layer.end_lsn()));
+        if layer.system_id() != 0 {
+            if system_id != 0 && system_id != layer.system_id() {
+                let found = layer.system_id();
+                let message = format!("layers of several clusters: system_id={system_id} found={found}");
+                return Err(PyValueError::new_err(message));
+            }
+            system_id = layer.system_id();
+        }
+    }
+    Ok(())
+}
+
+fn page_or_error(py: Python<'_>, page: Result<PageBuf, ReadError>) -> Bound<'_, PyAny> {
+    match page {
+        Ok(page) => PyBytes::new(py, page.bytes()).into_any(),
+        Err(error) => self::error::read(&error).into_value(py).into_bound(py).into_any(),
+    }
+}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from walproxy.quorum.messages import Feedback, SlotHorizon
+from walproxy.quorum.primary import PrimaryIdentity
 from walproxy.quorum.state import Cluster, ControlState
 from walproxy.quorum.terms import TermHistory
 from walproxy.wire.lsn import Lsn
@@ -134,20 +135,6 @@ class WalStore(Protocol):
 
 
 # --- the primary: walproxy/upstream.py ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class PrimaryIdentity:
-    """What a primary says of itself."""
-
-    cluster: Cluster
-    tli: int
-    flush_lsn: Lsn
-    # Where its slot for us holds WAL from; the slot is created, with WAL reserved, if it was not there.
-    slot_restart_lsn: Lsn
-    server_version: str
-    # History file of `tli`; empty for timeline 1.
-    history: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,10 @@ def greetings(draw: st.DrawFn) -> Greeting:
         draw(st.binary(max_size=16)),
         membership,
         draw(terms),
-        *(draw(lsns) for _ in range(4)),
+        draw(lsns),
+        draw(lsns),
+        draw(lsns),
+        draw(lsns),
         draw(histories()),
         draw(st.none() | clusters),
     )

@@ -1,6 +1,6 @@
 """Membership: who votes, under which generation; while it changes, two sets at once."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 
 
@@ -42,10 +42,3 @@ class Membership:
     def has_quorum(self, names: Collection[str]) -> bool:
         """True if `names` hold a majority of every set."""
         return all(sum(name in names for name in members) >= majority(len(members)) for members in self.sets)
-
-    def quorum_value(self, value: Callable[[str], int]) -> int:
-        """The largest number that a majority of every set reaches."""
-        return min(
-            sorted((value(name) for name in members), reverse=True)[majority(len(members)) - 1]
-            for members in self.sets
-        )

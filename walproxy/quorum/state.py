@@ -41,6 +41,21 @@ class ControlState:
     # node_id of each peer, as first seen.
     peer_ids: tuple[tuple[str, bytes], ...] = ()
 
+    @property
+    def has_log(self) -> bool:
+        """The log was begun. At start: create it anew if `must_create`, else recover it."""
+        return self.cluster is not None
+
+    @property
+    def must_create(self) -> bool:
+        """A crash came while the log was being begun, or cut back to its beginning."""
+        return self.has_log and self.truncating_to_lsn == self.local_start_lsn
+
+    @property
+    def recover_from_lsn(self) -> Lsn:
+        """A record end that the log on disk must reach."""
+        return max(self.commit_lsn, self.local_start_lsn)
+
 
 _FORM = 1
 

@@ -1,0 +1,532 @@
+"""Proposer: stands for election, streams the log to every member, and says how far it is committed."""
+
+import enum
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from walproxy.quorum.acceptor import Acceptor
+from walproxy.quorum.commit import commit_lsn
+from walproxy.quorum.errors import MessageRefused, PrimaryRefused
+from walproxy.quorum.messages import (
+    Append,
+    AppendReply,
+    Elected,
+    Feedback,
+    Greeting,
+    HistoryFile,
+    Message,
+    SlotHorizon,
+    VoteReply,
+    VoteRequest,
+)
+from walproxy.quorum.primary import PrimaryIdentity, StreamPlan, plan_first_stream, plan_stream
+from walproxy.quorum.state import Cluster
+from walproxy.quorum.terms import TermHistory, common_lsn
+from walproxy.wire.lsn import INVALID_LSN, Lsn
+
+_NEVER_S = float("-inf")
+
+
+class Role(enum.Enum):
+    FOLLOWING = "takes WAL from a proposer, or waits for its time to stand"
+    ASKING = "asks whether it would be elected"
+    STANDING = "asks for votes in a new term"
+    PROPOSING = "elected: streams the log and counts"
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds.
+
+    A member stands after a silence of one to two `election_timeout_s`, and steps aside when it has not heard
+    from a majority for one. A commit LSN that no WAL carries is sent on after `commit_delay_s`.
+    """
+
+    election_timeout_s: float = 1.0
+    heartbeat_interval_s: float = 0.2
+    commit_delay_s: float = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class WalRange:
+    """An Append whose WAL, [start_lsn, end_lsn) of our own log, the driver puts in."""
+
+    generation: int
+    term: int
+    start_lsn: Lsn
+    end_lsn: Lsn
+    commit_lsn: Lsn
+    horizon_lsn: Lsn
+
+    def with_wal(self, wal: bytes) -> Append:
+        return Append(self.generation, self.term, self.start_lsn, self.commit_lsn, self.horizon_lsn, wal)
+
+
+@dataclass(slots=True)
+class Peer:
+    """What the proposer knows of a member.
+
+    Invariant: flush_lsn counts for this term only; INVALID_LSN until the member has taken our Elected.
+    """
+
+    is_connected: bool = False
+    greeting: Greeting | None = None
+    is_streaming: bool = False
+    told_entries: int = 0  # Of our term history.
+    next_lsn: Lsn = INVALID_LSN
+    write_lsn: Lsn = INVALID_LSN
+    flush_lsn: Lsn = INVALID_LSN
+    # Last flush ever heard of, of whatever term: below it the member needs no WAL.
+    held_lsn: Lsn = INVALID_LSN
+    heard_s: float = _NEVER_S
+    sent_s: float = _NEVER_S
+    sent_commit_lsn: Lsn = INVALID_LSN
+    feedback: Feedback = field(default_factory=Feedback)
+    slots: tuple[SlotHorizon, ...] = ()
+    refused: str = ""
+
+
+class Proposer:
+    """One member's attempts to lead, and its leading.
+
+    The log it proposes is that of the acceptor beside it, which it reads and never changes; what it says to
+    that
+    acceptor goes through messages, as to all the others.
+
+    Args:
+        log: the acceptor of the same member.
+        histories: timeline history files of the log, by tli; kept up to date by the driver.
+        window_bytes_max: how much WAL may be under way to one peer.
+        chunk_bytes_max: of one Append.
+        now_s: the driver's monotonic clock.
+        draw: a random number in [0, 1).
+    """
+
+    def __init__(
+        self,
+        log: Acceptor,
+        *,
+        histories: Mapping[int, bytes],
+        timing: Timing,
+        window_bytes_max: int,
+        chunk_bytes_max: int,
+        now_s: float,
+        draw: float,
+    ) -> None:
+        self.role = Role.FOLLOWING
+        self.term = 0  # The term we stand or propose in.
+        self.term_start_lsn = INVALID_LSN
+        self.commit_lsn = INVALID_LSN  # Of our own counting, in this term.
+        self.term_history = TermHistory()
+        self.primary: PrimaryIdentity | None = None
+        self.peers: dict[str, Peer] = {}
+        self._log = log
+        self._histories = histories
+        self._timing = timing
+        self._window_bytes_max = window_bytes_max
+        self._chunk_bytes_max = chunk_bytes_max
+        self._term_max = 0
+        self._granted: set[str] = set()
+        self._tli = 0
+        is_alone = len(log.state.membership.everyone) == 1
+        self._patience_s = timing.election_timeout_s * (1 + draw)
+        # Not before this time do we stand, whatever is heard or not.
+        self._stand_s = now_s + (0.0 if is_alone else timing.election_timeout_s * (0.3 + 0.7 * draw))
+        self._quorum_s = now_s
+        self._commit_due_s: float | None = None
+        self._outbox: list[tuple[str, Message | WalRange]] = []
+
+    @property
+    def name(self) -> str:
+        return self._log.name
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        return tuple(name for name in self._log.state.membership.everyone if name != self.name)
+
+    def peer(self, name: str) -> Peer:
+        return self.peers.setdefault(name, Peer())
+
+    @property
+    def wants_primary(self) -> bool:
+        """The driver should have a connection to the primary.
+
+        The proposer streams from it; members without any log must know whose WAL they will hold before one
+        stands.
+        """
+        return self.role is Role.PROPOSING or (self._log.write_lsn == INVALID_LSN and not self._log.leader)
+
+    # --- time ------------------------------------------------------------------------------------------
+
+    @property
+    def deadline_s(self) -> float:
+        """`tick` wants to be called then."""
+        if self.role is Role.FOLLOWING and self._log.leader:
+            return max(self._stand_s, self._log.leader_heard_s + self._patience_s)
+        if self.role is not Role.PROPOSING:
+            return self._stand_s
+        heartbeat = self._timing.heartbeat_interval_s
+        due = [self._quorum_s + self._timing.election_timeout_s]
+        due += [peer.sent_s + heartbeat for peer in self.peers.values() if peer.is_connected]
+        if self._commit_due_s is not None:
+            due.append(self._commit_due_s)
+        return min(due)
+
+    def tick(self, now_s: float, draw: float) -> None:
+        """Time has passed.
+
+        Args:
+            now_s: the driver's monotonic clock.
+            draw: a random number in [0, 1).
+        """
+        if self.role is Role.PROPOSING:
+            self._tick_proposing(now_s, draw)
+        elif now_s >= self.deadline_s:
+            self._patience_s = self._timing.election_timeout_s * (1 + draw)
+            self._ask(now_s, draw)
+
+    def _tick_proposing(self, now_s: float, draw: float) -> None:
+        timeout_s = self._timing.election_timeout_s
+        heard = {name for name, peer in self.peers.items() if now_s - peer.heard_s < timeout_s}
+        if self._log.state.membership.has_quorum(heard | {self.name}):
+            self._quorum_s = now_s
+        elif now_s - self._quorum_s >= timeout_s:
+            self.step_aside(now_s, draw)
+            return
+        is_commit_due = self._commit_due_s is not None and now_s >= self._commit_due_s
+        for name, peer in self.peers.items():
+            is_silent = now_s - peer.sent_s >= self._timing.heartbeat_interval_s
+            has_news = is_commit_due and peer.sent_commit_lsn < self.known_commit_lsn
+            if peer.is_streaming and (is_silent or has_news):
+                self._send_range(name, peer, peer.next_lsn, now_s)
+            elif peer.is_connected and is_silent:
+                peer.sent_s = now_s
+                self._outbox.append((name, self._log.greeting()))
+        if is_commit_due:
+            self._commit_due_s = None
+
+    def on_leader_lost(self, now_s: float, draw: float) -> None:
+        """The proposer's connection ended: do not wait out the silence. Source: docs/quorum.md rule 4."""
+        if self.role is Role.FOLLOWING:
+            self._stand_s = min(self._stand_s, now_s + self._timing.election_timeout_s * 0.15 * draw)
+
+    # --- election --------------------------------------------------------------------------------------
+
+    def _ask(self, now_s: float, draw: float) -> None:
+        """Ask everyone, without any effect on them, whether an election would be won."""
+        timeout_s = self._timing.election_timeout_s
+        self._stand_s = now_s + timeout_s * (0.2 + 0.3 * draw)
+        if self._log.write_lsn == INVALID_LSN and self.primary is None:
+            self.become_following()
+            return
+        self.role = Role.ASKING
+        self.term = max(self._term_max, self._log.state.term) + 1
+        self._granted = set()
+        self._request_votes((*self.others, self.name), is_pre=True)
+
+    def _request_votes(self, names: tuple[str, ...], *, is_pre: bool) -> None:
+        for name in names:
+            peer = self.peers.get(name)
+            if name == self.name or (peer and peer.is_connected and peer.greeting):
+                request = VoteRequest(
+                    self._log.generation, self.term, is_pre, self._log.last_log_term, self._log.record_end_lsn
+                )
+                self._outbox.append((name, request))
+
+    def on_vote_reply(self, name: str, message: VoteReply, now_s: float, draw: float) -> None:
+        """Count a vote. Source: docs/quorum.md rules 3, 4, 6 and 8."""
+        self._hear(name, message, now_s)
+        if message.asked_term != self.term or message.is_pre != (self.role is Role.ASKING):
+            return
+        if self.role not in {Role.ASKING, Role.STANDING}:
+            return
+        if not message.is_granted:
+            if (message.last_log_term, message.flush_lsn) > (
+                self._log.last_log_term,
+                self._log.record_end_lsn,
+            ):
+                # A better log is alive: leave it the time to win.
+                self._stand_s = now_s + self._timing.election_timeout_s * (0.5 + 0.5 * draw)
+            return
+        self._granted.add(name)
+        if self.role is Role.STANDING and name == self.name:
+            # Only now is our own vote durable and our own log at rest (docs/quorum.md rule 6).
+            self._request_votes(self.others, is_pre=False)
+        if not self._log.state.membership.has_quorum(self._granted):
+            return
+        if self.role is Role.ASKING:
+            self.role = Role.STANDING
+            self._granted = set()
+            self._stand_s = now_s + self._timing.election_timeout_s * (0.5 + 0.5 * draw)
+            self._request_votes((self.name,), is_pre=False)
+        elif self.name in self._granted:
+            self._become_proposing(now_s)
+
+    def _become_proposing(self, now_s: float) -> None:
+        log = self._log
+        start, tli, history = log.record_end_lsn, log.state.term_history.last_tli, log.state.term_history
+        if start == INVALID_LSN:
+            assert self.primary is not None
+            plan = plan_first_stream(self.primary)
+            start, tli = plan.start_lsn, plan.tli
+        self.role = Role.PROPOSING
+        self.term_start_lsn = start
+        self.commit_lsn = INVALID_LSN
+        self.term_history = history.up_to(start).with_entry(self.term, tli, start)
+        self._quorum_s = now_s
+        self._commit_due_s = None
+        for peer in self.peers.values():
+            peer.is_streaming, peer.flush_lsn = False, INVALID_LSN
+        for name in (self.name, *self.others):
+            self._greet_elected(name, now_s)
+
+    def become_following(self) -> None:
+        """Propose no more; wait."""
+        self.role = Role.FOLLOWING
+        self._granted = set()
+        self.primary = None if self._log.write_lsn else self.primary
+        for peer in self.peers.values():
+            peer.is_streaming, peer.flush_lsn = False, INVALID_LSN
+
+    def step_aside(self, now_s: float, draw: float) -> None:
+        """Leave it to another: no majority is in reach. Source: docs/quorum.md rule 14."""
+        self.become_following()
+        self._stand_s = now_s + self._timing.election_timeout_s * (1 + draw)
+
+    # --- members ---------------------------------------------------------------------------------------
+
+    def on_connected(self, name: str) -> None:
+        """A connection to that member's acceptor is open."""
+        known = self.peer(name)
+        # What it needs is needed also while nobody hears of it.
+        self.peers[name] = Peer(
+            is_connected=True, held_lsn=known.held_lsn, feedback=known.feedback, slots=known.slots
+        )
+        self._outbox.append((name, self._log.greeting()))
+
+    def on_disconnected(self, name: str) -> None:
+        """It ended."""
+        peer = self.peer(name)
+        peer.is_connected = peer.is_streaming = False
+        peer.greeting = None
+
+    def on_greeting(self, name: str, message: Greeting, now_s: float) -> None:
+        """A member says where its log stands: vote, or follow. Raises IdentityRefused."""
+        self._log.check_identity(name, message)
+        self._hear(name, message, now_s)
+        peer = self.peer(name)
+        is_new = peer.greeting is None
+        peer.greeting = message
+        peer.held_lsn = message.flush_lsn
+        if self.role is Role.PROPOSING:
+            self._greet_elected(name, now_s)
+        elif is_new and (self.role is Role.ASKING or self.name in self._granted):
+            self._request_votes((name,), is_pre=self.role is Role.ASKING)
+
+    def _greet_elected(self, name: str, now_s: float) -> None:
+        """Tell a member who leads, and from where its log goes on. Source: docs/quorum.md rules 8 and 9."""
+        peer = self.peer(name)
+        if name == self.name:
+            start = self._log.record_end_lsn or self.term_start_lsn
+        elif peer.greeting is None or not peer.is_connected:
+            return
+        else:
+            start = self._start_for(peer.greeting)
+        local_start = self._log.state.local_start_lsn
+        if start < local_start and self._log.write_lsn != INVALID_LSN:
+            peer.refused = f"needs WAL from {start}, our oldest is {local_start}: rebuild it"
+            return
+        self._outbox.append((name, self._elected(start)))
+        if name == self.name:
+            return
+        for tli, content in sorted(self._histories.items()):
+            self._outbox.append((name, HistoryFile(self._log.generation, self.term, tli, content)))
+        peer.is_streaming, peer.refused = True, ""
+        peer.next_lsn = peer.write_lsn = start
+        peer.told_entries = len(self.term_history.entries)
+        peer.sent_s, peer.sent_commit_lsn = now_s, INVALID_LSN
+
+    def _start_for(self, theirs: Greeting) -> Lsn:
+        common = common_lsn(self.term_history, theirs.term_history, theirs.flush_lsn)
+        if common != INVALID_LSN:
+            return common
+        # Nothing in common: it begins where our own log does.
+        return self._log.state.local_start_lsn or self.term_start_lsn
+
+    def _restart_streams(self, now_s: float) -> None:
+        """Cut the part of a record that every log may end with: its rest may come otherwise."""
+        self._greet_elected(self.name, now_s)
+        for name in self.others:
+            peer = self.peer(name)
+            if peer.is_streaming:
+                peer.is_streaming = False
+                self._outbox.append((name, self._log.greeting()))
+
+    def _elected(self, start_lsn: Lsn) -> Elected:
+        state = self._log.state
+        return Elected(
+            generation=self._log.generation,
+            term=self.term,
+            start_lsn=start_lsn,
+            term_history=self.term_history,
+            commit_lsn=self.known_commit_lsn,
+            log_start_lsn=state.log_start_lsn or self.term_start_lsn,
+            cluster=self.cluster,
+        )
+
+    @property
+    def known_commit_lsn(self) -> Lsn:
+        """Committed for certain, by our counting or an earlier proposer's."""
+        return max(self.commit_lsn, self._log.commit_lsn)
+
+    @property
+    def cluster(self) -> Cluster:
+        """The one of our log or, before there is a log, of the primary."""
+        known = self._log.state.cluster or (self.primary.cluster if self.primary else None)
+        assert known is not None, "a proposer knows its cluster"
+        return known
+
+    def on_append_reply(self, name: str, message: AppendReply, now_s: float) -> bool:
+        """A member tells how far it is. Gives True if the commit LSN moved."""
+        self._hear(name, message, now_s)
+        peer = self.peer(name)
+        peer.feedback, peer.slots = message.feedback, message.slots
+        if self.role is not Role.PROPOSING or message.term != self.term:
+            return False
+        if message.flush_lsn == INVALID_LSN:
+            return False
+        peer.write_lsn = message.write_lsn
+        # Within a term an acceptor's flush LSN only grows, so a late reply is an understatement.
+        peer.flush_lsn = max(peer.flush_lsn, message.flush_lsn)
+        peer.held_lsn = peer.flush_lsn
+        return self._count(now_s)
+
+    def _count(self, now_s: float) -> bool:
+        """Source: docs/quorum.md rule 12."""
+        flushed = {name: peer.flush_lsn for name, peer in self.peers.items()}
+        reached = commit_lsn(flushed, self._log.state.membership, self.term_start_lsn)
+        if reached <= self.commit_lsn:
+            return False
+        self.commit_lsn = reached
+        if self._commit_due_s is None:
+            self._commit_due_s = now_s + self._timing.commit_delay_s
+        return True
+
+    def _hear(self, name: str, message: Message, now_s: float) -> None:
+        self.peer(name).heard_s = now_s
+        if not isinstance(message, VoteReply | AppendReply | Greeting):
+            raise MessageRefused("not a message to a proposer", peer=name, kind=type(message).__name__)
+        self._term_max = max(self._term_max, message.term)
+        is_ours = self.role is Role.PROPOSING
+        if is_ours and message.term > self.term:
+            # Someone was, or is being, elected after us. Stand again soon: it may have failed.
+            self.become_following()
+            self._stand_s = now_s + self._timing.election_timeout_s * 0.3
+
+    # --- the primary -----------------------------------------------------------------------------------
+
+    def on_primary(self, primary: PrimaryIdentity, now_s: float) -> StreamPlan | None:
+        """The primary says what it is. None as long as we do not propose: there is nothing to stream yet.
+
+        Raises:
+            PrimaryRefused: its WAL does not extend our log; nothing was touched.
+        """
+        state = self._log.state
+        if self.role is not Role.PROPOSING:
+            self.primary = primary if self._log.write_lsn == INVALID_LSN else None
+            return None
+        self.primary = primary
+        if self._log.write_lsn != self._log.record_end_lsn:
+            self._restart_streams(now_s)
+        if self._log.write_lsn == INVALID_LSN:
+            return plan_first_stream(primary)
+        tli = self.term_history.last_tli
+        return plan_stream(
+            primary,
+            cluster=self.cluster,
+            tli=tli,
+            history=self._histories.get(tli, b""),
+            local_start_lsn=state.local_start_lsn,
+            end_lsn=self._log.record_end_lsn,
+        )
+
+    def append(self, start_lsn: Lsn, wal: bytes) -> Append:
+        """New WAL from the primary, as a message to our own log, which takes it before any other."""
+        return Append(
+            self._log.generation, self.term, start_lsn, self.known_commit_lsn, self.horizon_lsn(), wal
+        )
+
+    def on_bad_wal(self, now_s: float) -> None:
+        """Our own log refused what the primary sent: go on after the last good record."""
+        if self.role is Role.PROPOSING:
+            self._restart_streams(now_s)
+
+    def on_timeline(self, next_tli: int, switch_lsn: Lsn, history: bytes) -> StreamPlan:
+        """The primary's timeline ended. Source: docs/quorum.md rule 17.
+
+        Raises:
+            PrimaryRefused: it ended before the end of our log.
+        """
+        if self.role is not Role.PROPOSING or switch_lsn != self._log.write_lsn:
+            raise PrimaryRefused(
+                "primary left the timeline elsewhere than our log ends",
+                advice="see the primary's history file",
+                switch=switch_lsn,
+                log_end=self._log.write_lsn,
+            )
+        self.term_history = self.term_history.with_entry(self.term, next_tli, switch_lsn)
+        for name in (self.name, *self.others):
+            self._outbox.append((name, HistoryFile(self._log.generation, self.term, next_tli, history)))
+        self._outbox.append((self.name, self._elected(switch_lsn)))
+        return StreamPlan(switch_lsn, switch_lsn, next_tli)
+
+    # --- what goes out ---------------------------------------------------------------------------------
+
+    def horizon_lsn(self) -> Lsn:
+        """Below this nobody needs WAL any more. Source: docs/quorum.md rule 18."""
+        needed = [self.peer(name).held_lsn for name in self.others]
+        needed += [self._log.commit_lsn]
+        furthest: dict[str, Lsn] = {}
+        for slots in (self._log.slots, *(peer.slots for peer in self.peers.values())):
+            for slot in slots:
+                # One consumer may have left its slot on several members.
+                furthest[slot.name] = max(furthest.get(slot.name, INVALID_LSN), slot.flush_lsn)
+        return max(self._log.state.horizon_lsn, min((*needed, *furthest.values())))
+
+    def _send_range(self, name: str, peer: Peer, end_lsn: Lsn, now_s: float) -> None:
+        wal = WalRange(
+            generation=self._log.generation,
+            term=self.term,
+            start_lsn=peer.next_lsn,
+            end_lsn=end_lsn,
+            commit_lsn=self.known_commit_lsn,
+            horizon_lsn=self.horizon_lsn(),
+        )
+        self._outbox.append((name, wal))
+        peer.next_lsn, peer.sent_s, peer.sent_commit_lsn = end_lsn, now_s, wal.commit_lsn
+
+    def _pump(self, now_s: float) -> None:
+        """Queue, for every member that follows, the WAL it lacks, as far as its window allows."""
+        end = self._log.write_lsn
+        entries = self.term_history.entries
+        for name, peer in self.peers.items():
+            while peer.is_streaming and peer.next_lsn < end:
+                if peer.told_entries < len(entries) and entries[peer.told_entries].start_lsn <= peer.next_lsn:
+                    peer.told_entries = len(entries)
+                    self._outbox.append((name, self._elected(peer.next_lsn)))
+                stop = min(end, peer.next_lsn + self._chunk_bytes_max)
+                # One Append is of one timeline.
+                stop = min([stop, *(e.start_lsn for e in entries if e.start_lsn > peer.next_lsn)])
+                if stop - peer.write_lsn > self._window_bytes_max:
+                    break
+                self._send_range(name, peer, Lsn(stop), now_s)
+
+    def take(self, now_s: float) -> Iterator[tuple[str, Message | WalRange]]:
+        """All that is to be sent now, those to ourselves first, since they decide what others get."""
+        while self._outbox:
+            outbox, self._outbox = self._outbox, []
+            yield from outbox
+        if self.role is Role.PROPOSING:
+            self._pump(now_s)
+            outbox, self._outbox = self._outbox, []
+            yield from outbox

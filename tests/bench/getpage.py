@@ -16,7 +16,8 @@ from tools.stack import Stack
 PEER = "pageinspect"
 TABLE = "pgbench_accounts"
 REL = """
-    select d.dattablespace || '/' || d.oid || '/' || pg_relation_filenode(c.oid), pg_relation_size(c.oid) / 8192
+    select format('%%s/%%s/%%s', d.dattablespace, d.oid, pg_relation_filenode(c.oid)),
+        pg_relation_size(c.oid) / 8192
     from pg_class c, pg_database d where c.oid = %s::regclass and d.datname = current_database()
 """
 

@@ -1,0 +1,133 @@
+"""Pages as we rebuild them: the pageserver's SQL functions."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import psycopg
+
+from pageserver.verify.catalog import Connection, RelationKey
+from pageserver.verify.errors import PageserverBehind
+from pageserver.verify.history import PageRecord
+from walproxy.wire.lsn import Lsn, parse_lsn
+
+ForkKey = tuple[RelationKey, str]
+
+
+class OurPages(Protocol):
+    """Whoever rebuilds pages at an LSN."""
+
+    async def reach(self, lsn: Lsn) -> None:
+        """Return when everything up to `lsn` is ingested.
+
+        Raises:
+            PageserverBehind: it does not get there in time.
+        """
+
+    async def pages(
+        self, key: RelationKey, fork: str, blocks: Sequence[int], lsns: Sequence[Lsn]
+    ) -> list[bytes | str]:
+        """One entry a block: the page, or why there is none."""
+
+    async def size(self, key: RelationKey, fork: str, lsn: Lsn) -> int | None:
+        """Blocks of a fork; None if it does not exist at that LSN."""
+
+    async def relations(self, lsn: Lsn, *, db: int | None = None) -> dict[ForkKey, int]:
+        """Every fork that exists at an LSN, with its blocks."""
+
+    async def records(self, key: RelationKey, fork: str, block: int, low: int, high: int) -> list[PageRecord]:
+        """The records that changed a page, of those with ``low < end_lsn <= high``, ascending."""
+
+
+class Pageserver:
+    """A connection to a pageserver. Used by one task at a time."""
+
+    def __init__(self, connection: Connection, *, wait_s: float) -> None:
+        self._connection = connection
+        self._wait_s = wait_s
+        self._reached_lsn = Lsn(0)
+
+    @classmethod
+    async def connect(cls, conninfo: str, *, wait_s: float) -> "Pageserver":
+        """Connect. Raises psycopg.OperationalError."""
+        connection = await psycopg.AsyncConnection.connect(
+            conninfo, autocommit=True, application_name="pageserver verify", prepare_threshold=None
+        )
+        return cls(connection, wait_s=wait_s)
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._connection.closed
+
+    async def status(self) -> dict[str, Any]:
+        cursor = await self._connection.execute("SHOW pageserver.status")
+        row = await cursor.fetchone()
+        assert row is not None
+        return dict(json.loads(row[0]))
+
+    async def reach(self, lsn: Lsn) -> None:
+        if lsn <= self._reached_lsn:
+            return
+        try:
+            cursor = await self._connection.execute("SELECT wait_for_lsn(%s, %s)", (str(lsn), self._wait_s))
+            row = await cursor.fetchone()
+        except psycopg.OperationalError:
+            raise
+        except psycopg.Error as error:
+            raise PageserverBehind(
+                "the pageserver does not follow", lsn=lsn, waited_s=self._wait_s, said=str(error).strip()
+            ) from error
+        assert row is not None
+        self._reached_lsn = parse_lsn(str(row[0]))
+
+    async def pages(
+        self, key: RelationKey, fork: str, blocks: Sequence[int], lsns: Sequence[Lsn]
+    ) -> list[bytes | str]:
+        await self.reach(max(lsns))
+        cursor = self._connection.cursor(binary=True)
+        await cursor.execute(
+            "SELECT * FROM get_raw_pages(%s, %s, %s::int8[], %s::pg_lsn[])",
+            (str(key), fork, list(blocks), [str(lsn) for lsn in lsns]),
+        )
+        rows = await cursor.fetchall()
+        found = [bytes(page) if page is not None else str(error) for _, page, error in rows]
+        assert len(found) == len(blocks), "one row a block"
+        return found
+
+    async def size(self, key: RelationKey, fork: str, lsn: Lsn) -> int | None:
+        await self.reach(lsn)
+        cursor = await self._connection.execute(
+            "SELECT relation_size(%s, %s, %s)", (str(key), fork, str(lsn))
+        )
+        row = await cursor.fetchone()
+        return None if row is None or row[0] is None else int(row[0])
+
+    async def relations(self, lsn: Lsn, *, db: int | None = None) -> dict[ForkKey, int]:
+        await self.reach(lsn)
+        if db is None:
+            cursor = await self._connection.execute("SELECT * FROM relations(%s)", (str(lsn),))
+        else:
+            cursor = await self._connection.execute("SELECT * FROM relations(%s, %s)", (str(lsn), db))
+        return {
+            (RelationKey(*map(int, rel.split("/"))), fork): int(blocks)
+            for rel, fork, blocks in await cursor.fetchall()
+        }
+
+    async def records(self, key: RelationKey, fork: str, block: int, low: int, high: int) -> list[PageRecord]:
+        await self.reach(Lsn(high))
+        found: list[PageRecord] = []
+        while high > low:
+            cursor = await self._connection.execute(
+                "SELECT * FROM page_chain(%s, %s, %s, %s)", (str(key), fork, block, str(Lsn(high)))
+            )
+            chain = [
+                PageRecord(parse_lsn(lsn), kind == "image", f"{rmgr}/{record}")
+                for lsn, kind, rmgr, record, _bytes in await cursor.fetchall()
+            ]
+            found = [record for record in chain if low < record.end_lsn <= high] + found
+            # A chain starts at the page's last image; what came before takes another question.
+            high = min(chain[0].end_lsn - 1, high - 1) if chain else low
+        return found

@@ -178,6 +178,33 @@ def mask_page(page: bytes, *, access_method: str, blkno: int) -> bytes:
         blkno: block number within the fork.
     """
 
+# --- check.rs ---------------------------------------------------------------------------------------------
+
+@final
+class WalChecker:
+    """Redoes WAL on pages it keeps, and compares each with the image that Postgres put into the record.
+
+    The WAL must be written with `wal_consistency_checking = all`. Pages begin with their first image.
+
+    Args:
+        start_lsn: where the first byte fed stands, as for `WalScanner`.
+        segment_size: bytes of a segment file.
+    """
+
+    def __new__(cls, start_lsn: int, *, segment_size: int) -> WalChecker: ...
+    def feed_to_end(self, wal: bytes) -> str | None:
+        """Take the next bytes; damage is the end of WAL and comes back as the reason."""
+    @property
+    def record_end_lsn(self) -> int:
+        """End of the last whole record."""
+    @property
+    def major(self) -> int:
+        """Major version of Postgres by the page magic; 0 until a page header was seen."""
+    def counts(self) -> list[dict[str, Any]]:
+        """By record type: `rmgr`, `record`, `seen`, `compared`, `different`, `unsupported` (pages without redo)."""
+    def differences(self) -> list[dict[str, Any]]:
+        """The first of each record type that has one: `lsn`, `rmgr`, `record`, `page` (or None), `what`."""
+
 # --- layer.rs ---------------------------------------------------------------------------------------------
 
 @final

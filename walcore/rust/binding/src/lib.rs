@@ -4,6 +4,7 @@
 
 use pyo3::prelude::*;
 
+mod check;
 mod error;
 mod inspect;
 mod layer;
@@ -23,6 +24,7 @@ fn crc32c(py: Python<'_>, data: &[u8], before: u32) -> u32 {
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(crc32c, module)?)?;
+    module.add_class::<check::WalChecker>()?;
     module.add_class::<wal::WalScanner>()?;
     module.add_function(wrap_pyfunction!(redo::redo_page, module)?)?;
     module.add_function(wrap_pyfunction!(redo::mask_page, module)?)?;

@@ -2,6 +2,7 @@
 //!
 //! Pure functions over bytes: no Python, no clock, and files only through [`layer`]'s own trait.
 
+pub mod check;
 pub mod describe;
 pub mod ingest;
 pub mod layer;

@@ -108,6 +108,24 @@ def test_a_log_that_lost_promised_wal_is_refused_and_left_alone(store: SegmentSt
     assert end.record_end_lsn == below
 
 
+def test_a_promise_that_is_no_record_end_is_refused(store: SegmentStore, tmp_path: Path) -> None:
+    wal = written(store, START + 30_000)
+
+    with pytest.raises(DataDamaged, match="ends below"):
+        new_store(tmp_path).recover(Lsn(wal.ends[5] + 8), end_lsn_max=None, history=HISTORY, cluster=CLUSTER)
+
+
+def test_recovery_finishes_segments_that_a_crash_left_unnamed(store: SegmentStore, tmp_path: Path) -> None:
+    wal = WalWriter(START, SEGMENT)
+    wal.fill(START + 2 * SEGMENT + 10)
+    store.write(START, bytes(wal.wal), tli=1)
+    assert all(file.endswith(".partial") for file in files(tmp_path))
+
+    new_store(tmp_path).recover(START, end_lsn_max=None, history=HISTORY, cluster=CLUSTER)
+
+    assert files(tmp_path) == [name(START), name(START + SEGMENT), name(START + 2 * SEGMENT, partial=True)]
+
+
 @pytest.mark.parametrize("what", ["truncated", "missing", "other cluster"])
 def test_a_segment_that_is_not_whole_is_refused(store: SegmentStore, tmp_path: Path, what: str) -> None:
     wal = written(store, START + SEGMENT + 30_000)

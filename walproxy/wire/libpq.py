@@ -101,17 +101,22 @@ class CopyBoth:
         self._pgconn.send_query(sql.encode())
         return await self._results()
 
-    async def start(self, command: str) -> None:
-        """Run a command that begins a CopyBoth. Raises as `query`; also where there is no copy to begin."""
+    async def start(self, command: str) -> list[Row]:
+        """Run a command that begins a CopyBoth. Raises as `query`.
+
+        Returns:
+            Nothing if the copy runs. A server that has nothing to send on an old timeline gives its result at
+            once instead: next timeline and where it begins.
+        """
         self._check_copy(wanted=False)
         self._pgconn.send_query(command.encode())
         await self.flush()
         result = await self._result()
         if result is None or result.status != pq.ExecStatus.COPY_BOTH:
             rows = [] if result is None else self._rows(result)
-            rows = await self._results() or rows
-            raise SqlError("55000", f"the server began no copy: {command}", detail=str(rows))
+            return await self._results() or rows
         self._copy = _Copy.RUNNING
+        return []
 
     async def receive(self) -> bytes | None:
         """The payload of the next CopyData; None when the server has ended the copy.
@@ -169,11 +174,13 @@ class CopyBoth:
         return await self._results()
 
     def send(self, data: bytes) -> None:
-        """Queue one CopyData; it goes out as soon as the socket takes it.
+        """Queue one CopyData; it goes out as soon as the socket takes it. Dropped if the server ended the copy.
 
         Raises:
             ConnectFailed: the connection is lost.
         """
+        if self._copy is _Copy.ENDED:  # `receive` will say so.
+            return
         self._check_copy(wanted=True)
         try:
             self._pgconn.put_copy_data(data)

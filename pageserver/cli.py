@@ -71,6 +71,8 @@ def main() -> None:
         app()
     except PageserverError as error:
         typer.echo(f"pageserver: {error}", err=True)
+        if error.hint is not None:
+            typer.echo(f"hint: {error.hint}", err=True)
         sys.exit(error.exit_code)
 
 

@@ -32,6 +32,7 @@ class PageserverError(Exception):
     """Base of the errors that leave the pageserver."""
 
     exit_code = ExitCode.RUNTIME
+    hint: str | None = None
 
     def __init__(self, what: str, **facts: object) -> None:
         super().__init__(" ".join([what, *(f"{name}={value}" for name, value in facts.items())]))
@@ -58,12 +59,14 @@ class DataDamaged(PageserverError):
     """Our own files fail their checksums. Empty the data directory and bootstrap again."""
 
     exit_code = ExitCode.DAMAGED
+    hint = "empty data_dir and start again: the pageserver then takes a new base backup from the primary"
 
 
 class Poisoned(PageserverError):
     """A write or a sync failed, and what is on disk is unknown. End; recover by reading what is there."""
 
     exit_code = ExitCode.POISONED
+    hint = "see to the disk and start again: the pageserver goes on from what is on it"
 
 
 class StreamBroken(PageserverError):

@@ -7,17 +7,15 @@ from pageserver.manifest import LayerEntry, SizesEntry, replace_file
 from walcore import LayerCorrupt
 from walcore._native import Layer, crc32c
 
-_REBUILD = "stop, empty data_dir and start again: the pageserver then bootstraps from the primary"
-
 
 def base_layer_name(lsn: int) -> str:
     """The layer of page images."""
-    return f"{lsn:016X}.base"
+    return f"{int(lsn):016X}.base"
 
 
 def layer_name(start_lsn: int, end_lsn: int) -> str:
     """A layer that indexes a range of WAL."""
-    return f"{start_lsn:016X}-{end_lsn:016X}.index"
+    return f"{int(start_lsn):016X}-{int(end_lsn):016X}.index"
 
 
 def open_layer(directory: Path, entry: LayerEntry) -> Layer:
@@ -30,14 +28,12 @@ def open_layer(directory: Path, entry: LayerEntry) -> Layer:
     try:
         size = path.stat().st_size
         if size != entry.file_bytes:
-            raise DataDamaged(
-                f"a layer is cut short; {_REBUILD}", path=path, bytes=size, expected=entry.file_bytes
-            )
+            raise DataDamaged("a layer is cut short", path=path, bytes=size, expected=entry.file_bytes)
         return Layer.open(str(path))
     except FileNotFoundError:
-        raise DataDamaged(f"a layer is missing; {_REBUILD}", path=path) from None
+        raise DataDamaged("a layer is missing", path=path) from None
     except LayerCorrupt as error:
-        raise DataDamaged(f"a layer is damaged; {_REBUILD}", path=path, reason=error) from error
+        raise DataDamaged("a layer is damaged", path=path, reason=error) from error
 
 
 def store_sizes(directory: Path, lsn: int, sizes: bytes) -> SizesEntry:
@@ -46,7 +42,7 @@ def store_sizes(directory: Path, lsn: int, sizes: bytes) -> SizesEntry:
     Raises:
         Poisoned: the disk refused.
     """
-    name = f"{lsn:016X}.sizes"
+    name = f"{int(lsn):016X}.sizes"
     replace_file(directory / name, sizes)
     return SizesEntry(name, len(sizes), crc32c(sizes))
 
@@ -61,7 +57,7 @@ def load_sizes(directory: Path, entry: SizesEntry) -> bytes:
     try:
         sizes = path.read_bytes()
     except FileNotFoundError:
-        raise DataDamaged(f"the size state is missing; {_REBUILD}", path=path) from None
+        raise DataDamaged("the size state is missing", path=path) from None
     if len(sizes) != entry.file_bytes or crc32c(sizes) != entry.crc:
-        raise DataDamaged(f"the size state is damaged; {_REBUILD}", path=path)
+        raise DataDamaged("the size state is damaged", path=path)
     return sizes

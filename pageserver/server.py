@@ -100,7 +100,7 @@ class PageServer(Handler):
         limits = LayerLimits(settings.layer_wal_bytes_max, settings.layer_open_bytes_max)
         timeline = await asyncio.to_thread(Timeline.open, self._layout, manifest, limits)
         self._receiver = ingest.WalReceiver(timeline, settings.walproxy, slot_name=settings.slot_name)
-        self._service.timeline = timeline
+        self._service.begin(timeline)
         try:
             await self._receiver.run()
         finally:

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import re
+import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import Any, Final, NoReturn
@@ -41,9 +42,18 @@ class PageService:
     """
 
     def __init__(self, executor: Executor, *, lsn_wait_timeout_s: float) -> None:
-        self.timeline: Timeline | None = None
+        self._timeline: asyncio.Future[Timeline] = asyncio.get_running_loop().create_future()
         self._executor = executor
         self._lsn_wait_timeout_s = lsn_wait_timeout_s
+
+    @property
+    def timeline(self) -> Timeline | None:
+        """What pages come from; None until there is a base backup."""
+        return self._timeline.result() if self._timeline.done() else None
+
+    def begin(self, timeline: Timeline) -> None:
+        """Serve from this one. Clients that wait for the base backup go on."""
+        self._timeline.set_result(timeline)
 
     def functions(self) -> dict[str, Function]:
         """What is served, by name."""
@@ -157,26 +167,29 @@ class PageService:
 
     async def wait_for_lsn(self, lsn: int, timeout_s: float | None) -> Sequence[Row]:
         """Return the last ingested LSN once it has reached that LSN."""
-        timeline = self._timeline()
         limit_s = self._lsn_wait_timeout_s if timeout_s is None else max(0.0, timeout_s)
+        deadline_s = time.monotonic() + limit_s
+        timeline = await self._begun(limit_s)
         try:
-            await timeline.wait_for(timeline.read_lsn(lsn), limit_s)
+            await timeline.wait_for(timeline.read_lsn(lsn), deadline_s - time.monotonic())
         except LsnNotReached as error:
             _refuse(error)
         return ((timeline.ingested_lsn,),)
 
-    def _timeline(self) -> Timeline:
-        if self.timeline is None:
+    async def _begun(self, timeout_s: float) -> Timeline:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.shield(self._timeline)
+        except TimeoutError:
             raise SqlError(
                 _CANNOT_CONNECT_NOW,
                 "the page server has no pages yet: it takes its base backup",
                 hint="Try again later; SHOW pageserver.status tells how far it is.",
-            )
-        return self.timeline
+            ) from None
 
     async def _ready(self, lsn: int | None) -> tuple[Timeline, Lsn]:
         """The timeline, once it can answer at an LSN, and the record end that is meant."""
-        timeline = self._timeline()
+        timeline = self.timeline or await self._begun(self._lsn_wait_timeout_s)
         at_lsn = timeline.read_lsn(lsn)
         try:
             timeline.check_readable(at_lsn)
@@ -187,7 +200,7 @@ class PageService:
         return timeline, at_lsn
 
     async def _wait_for_highest(self, lsns: list[int | None]) -> Timeline:
-        timeline = self._timeline()
+        timeline = self.timeline or await self._begun(self._lsn_wait_timeout_s)
         at_lsns = [timeline.read_lsn(lsn) for lsn in lsns]
         try:
             timeline.check_readable(min(at_lsns))

@@ -264,7 +264,7 @@ class Timeline:
                 "that lsn is not ingested yet: retry, or see whether wal still arrives",
                 lsn=Lsn(lsn),
                 ingested_lsn=self.ingested_lsn,
-                waited_s=timeout_s,
+                waited_s=round(timeout_s, 1),
             ) from None
 
     def wake_waiters(self) -> None:

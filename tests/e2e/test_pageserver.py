@@ -1,0 +1,335 @@
+"""A pageserver beside a real primary: bootstrap under load, restart, and what bad input gets."""
+
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.fix_pg import NewServer
+from tools.process import Process
+from tools.server import Server
+from tools.stack import NOT_YET, Program
+from tools.wait import until
+from walcore._native import mask_page
+from walproxy.wire.lsn import Lsn, parse_lsn
+
+NewPageserver = Callable[..., Program]
+
+LOGGED = """
+    select format('%s/%s/%s', coalesce(nullif(c.reltablespace, 0), d.dattablespace),
+                  case when c.relisshared then 0 else d.oid end, pg_relation_filenode(c.oid)),
+           c.oid::regclass::text, coalesce(a.amname, 'heap'), pg_relation_size(c.oid) / 8192,
+           pg_relation_size(c.oid, 'vm') / 8192
+    from pg_class c join pg_database d on d.datname = current_database()
+      left join pg_am a on a.oid = c.relam and c.relkind = 'i'
+    where c.relkind in ('r', 'i', 't', 'm') and c.relpersistence = 'p'
+"""
+
+
+@pytest.fixture
+def new_pageserver(folder: Path, watched: list[Process]) -> Iterator[NewPageserver]:
+    """A function that makes a pageserver of these walproxy nodes and this primary, not started."""
+    made: list[Program] = []
+
+    def new(primary: Server, *nodes: str, **settings: object) -> Program:
+        program = Program("pageserver", f"pageserver-{len(made)}", folder / f"pageserver-{len(made)}")
+        configure(program, primary, *nodes, **settings)
+        made.append(program)
+        watched.append(program)
+        return program
+
+    yield new
+    for program in made:
+        program.kill()
+
+
+def configure(program: Program, primary: Server, *nodes: str, **settings: object) -> None:
+    program.write_config(
+        listen=f"127.0.0.1:{program.port}",
+        data_dir=str(program.data_dir),
+        walproxy=list(nodes or [primary.conninfo()]),
+        primary_conninfo=primary.conninfo(),
+        **{"lsn_wait_timeout_s": 20} | settings,
+    )
+
+
+def serving(pageserver: Program) -> dict[str, Any]:
+    """Its status, once it can answer reads."""
+
+    def look() -> dict[str, Any] | None:
+        assert pageserver.alive, f"ended with {pageserver.exit_code}:\n{pageserver.tail(20)}"
+        status = pageserver.status()
+        return status if status["state"] == "serving" else None
+
+    return until(look, what="the pageserver serves", deadline_s=60, ignoring=NOT_YET)
+
+
+def catch_up(primary: Server, pageserver: Program) -> str:
+    """Wait until the pageserver has everything; the LSN."""
+    lsn: str = primary.value("select pg_current_wal_insert_lsn()::text")
+    pageserver.query("select wait_for_lsn(%s::pg_lsn, 60)", lsn)
+    return lsn
+
+
+def differences(primary: Server, pageserver: Program) -> tuple[int, list[str]]:
+    """Compare every page of a quiet primary's database; how many, and which differ."""
+    primary.query("create extension if not exists pageinspect")
+    primary.reload(autovacuum=False)
+    workers = "select count(*) = 0 from pg_stat_activity where backend_type = 'autovacuum worker'"
+    until(lambda: primary.value(workers), what="no autovacuum runs")
+    lsn = catch_up(primary, pageserver)
+    pages = 0
+    different = []
+    with primary.connect() as live, pageserver.connect() as ours:
+        for rel, name, method, main_blocks, vm_blocks in live.execute(LOGGED.encode()).fetchall():
+            for fork, blocks in (("main", main_blocks), ("vm", vm_blocks)):
+                query = b"select * from get_raw_pages(%s, %s, %s::int8[], %s::pg_lsn[])"
+                (size,) = ours.execute(b"select relation_size(%s, %s, %s)", (rel, fork, lsn)).fetchone() or (
+                    None,
+                )
+                theirs = dict(
+                    live.execute(
+                        b"select b, get_raw_page(%s, %s, b) from generate_series(0, %s) b",
+                        (name, fork, blocks - 1),
+                    ).fetchall()
+                )
+                trailing = [theirs[block] for block in range(size or 0, blocks)]
+                if any(page_lsn(page) for page in trailing):
+                    different.append(f"{name} {fork}: {size} blocks, not {blocks}")
+                if not size:
+                    continue
+                for start in range(0, size, 2000):
+                    asked = list(range(start, min(start + 2000, size)))
+                    # Our own look at the catalogs may have pruned a page of them meanwhile.
+                    lsns = [str(max(parse_lsn(lsn), page_lsn(theirs[block]))) for block in asked]
+                    for block, page, error in ours.execute(query, (rel, fork, asked, lsns)):
+                        pages += 1
+                        how = "vm" if fork == "vm" else method
+                        if error is not None or masked(page, how, block) != masked(theirs[block], how, block):
+                            different.append(f"{name} {fork} {block}: {error}")
+    return pages, different
+
+
+def page_lsn(page: bytes) -> Lsn:
+    high, low = struct.unpack_from("<II", page)
+    return Lsn(high << 32 | low)
+
+
+def masked(page: bytes, method: str, block: int) -> bytes:
+    """As WAL decides it: pd_lsn and all that Postgres' own mask functions leave."""
+    return page[:8] + mask_page(page, access_method=method, blkno=block)[8:]
+
+
+def load(server: Server, seconds: int) -> Process:
+    process = server.background("pgbench", "-n", "-c", 4, "-T", seconds, name=f"load-{time.monotonic_ns()}")
+    process.start()
+    return process
+
+
+def test_pages_equal_the_servers_after_a_bootstrap_under_load_and_a_kill(
+    new_server: NewServer, new_pageserver: NewPageserver
+) -> None:
+    primary = new_server(autovacuum_naptime="1s").start()
+    primary.run("pgbench", "-i", "-q", "-s", 5)
+    pageserver = new_pageserver(primary, layer_wal_bytes_max=8 << 20)
+    before = load(primary, 12)
+    pageserver.start()
+    status = serving(pageserver)
+    assert before.alive, "the base backup must be taken under load"
+    time.sleep(3)
+
+    pageserver.kill()
+    time.sleep(1)
+    pageserver.start()
+    again = serving(pageserver)
+    assert before.wait(deadline_s=60) == 0
+    during = load(primary, 3)
+    assert during.wait(deadline_s=60) == 0
+
+    assert again["consistency_lsn"] == status["consistency_lsn"], "no second base backup"
+    assert again["layers_count"] > 1, "the restart must read layers"
+    pages, different = differences(primary, pageserver)
+    assert not different
+    assert pages > 8000
+    assert pageserver.stop() == 0
+
+
+def test_a_page_of_an_earlier_lsn_stays_what_it_was(
+    new_server: NewServer, new_pageserver: NewPageserver
+) -> None:
+    primary = new_server().start()
+    primary.query("create extension pageinspect")
+    primary.query("create table t as select 1 as v")
+    pageserver = new_pageserver(primary)
+    pageserver.start()
+    serving(pageserver)
+    ((rel, *_),) = primary.query(LOGGED + " and c.relname = 't'")
+    first = catch_up(primary, pageserver)
+    page = pageserver.query("select get_raw_page(%s, 'main', 0, %s)", rel, first)
+
+    primary.query("update t set v = 2")
+    second = catch_up(primary, pageserver)
+
+    assert pageserver.query("select get_raw_page(%s, 'main', 0, %s)", rel, first) == page
+    assert pageserver.query("select get_raw_page(%s, 'main', 0, %s)", rel, second) != page
+    assert pageserver.query("select get_raw_page(%s, 'main', 0)", rel) != page
+
+
+def test_a_read_that_cannot_be_answered_says_why(
+    new_server: NewServer, new_pageserver: NewPageserver
+) -> None:
+    primary = new_server().start()
+    primary.query("create table t as select 1 as v")
+    pageserver = new_pageserver(primary, lsn_wait_timeout_s=0.2)
+    pageserver.start()
+    status = serving(pageserver)
+    lsn = catch_up(primary, pageserver)
+    node = primary.value("select pg_relation_filenode('t')")
+    rel = f"1663/5/{node}"
+
+    for query, values, reason in (
+        (
+            "select get_raw_page(%s, 'main', 0, '0/1000000')",
+            (rel,),
+            "consistency_lsn=" + status["consistency_lsn"],
+        ),
+        ("select get_raw_page(%s, 'main', 0, 'FF/0')", (rel,), "ingested_lsn="),
+        ("select get_raw_page('1663/5/99', 'main', 0, %s)", (lsn,), "relation does not exist"),
+        ("select get_raw_page(%s, 'main', 7, %s)", (rel, lsn), "block"),
+        ("select get_raw_page(%s, 'main', -1, %s)", (rel, lsn), "invalid block number"),
+        ("select get_raw_page(%s, 'fsm', 0, %s)", (rel, lsn), "free space maps"),
+        ("select get_raw_page('t', 'main', 0, %s)", (lsn,), "tablespace/database/relfilenode"),
+        ("select wait_for_lsn('FF/0', 0.1)", (), "ingested_lsn="),
+        ("select get_slru_page('pg_notify', 0, %s)", (lsn,), "pg_xact"),
+        ("select nonsense(1)", (), "get_raw_page"),
+    ):
+        with pytest.raises(psycopg.Error, match=reason) as error:
+            pageserver.query(query, *values)
+        assert error.value.sqlstate not in {None, "XX000"}, query
+    assert pageserver.query("select relation_size('1663/5/99', 'main', %s)", lsn) == [(None,)]
+    assert pageserver.status()["state"] == "serving"
+
+
+def test_garbage_on_the_port_is_survived(new_server: NewServer, new_pageserver: NewPageserver) -> None:
+    primary = new_server().start()
+    pageserver = new_pageserver(primary)
+    pageserver.start()
+    serving(pageserver)
+
+    for garbage in (
+        b"GET / HTTP/1.1\r\n\r\n",
+        bytes(64),
+        b"\xff" * 4096,
+        b"\0\0\0\x08\x04\xd2\x16\x2fGARBAGE",
+    ):
+        with socket.create_connection(("127.0.0.1", pageserver.port), timeout=5) as client:
+            client.sendall(garbage)
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(4096):
+                pass
+
+    assert pageserver.status()["state"] == "serving"
+
+
+def test_another_cluster_is_refused(new_server: NewServer, new_pageserver: NewPageserver) -> None:
+    primary, other = new_server("primary").start(), new_server("other").start()
+
+    never = new_pageserver(primary, other.conninfo())
+    never.start()
+    assert never.wait() == 5
+    assert "another cluster" in never.tail()
+    assert not (never.data_dir / "manifest").exists()
+
+    misled = new_pageserver(primary)
+    misled.start()
+    serving(misled)
+    assert misled.stop() == 0
+    configure(misled, primary, other.conninfo())
+    misled.start()
+    status = until(
+        lambda: (s := misled.status())["last_error"] and s, what="the node is refused", ignoring=NOT_YET
+    )
+    assert "another cluster" in status["last_error"]
+    assert status["connected_node"] is None
+    assert misled.query("select relation_size('1664/0/1262', 'main')") != [(None,)]
+
+    configure(misled, primary, other.conninfo(), primary.conninfo())
+    assert misled.stop() == 0
+    misled.start()
+    catch_up_to = primary.value("select pg_current_wal_insert_lsn()::text")
+    serving(misled)
+    misled.query("select wait_for_lsn(%s::pg_lsn)", catch_up_to)
+
+
+def test_an_interrupted_bootstrap_starts_over(new_server: NewServer, new_pageserver: NewPageserver) -> None:
+    primary = new_server().start()
+    primary.run("pgbench", "-i", "-q", "-s", 20)
+    pageserver = new_pageserver(primary)
+    pageserver.start()
+    until(
+        lambda: (pageserver.status()["bootstrap_received_bytes"] or 0) > 10_000_000,
+        what="the base backup is on its way",
+        ignoring=NOT_YET,
+        pause_s=0.01,
+    )
+    pageserver.kill()
+    assert not (pageserver.data_dir / "manifest").exists()
+
+    pageserver.start()
+    serving(pageserver)
+
+    assert not (pageserver.data_dir / "staging").exists()
+    pages, different = differences(primary, pageserver)
+    assert pages > 30_000
+    assert not different
+
+
+@pytest.mark.parametrize("damaged", ["manifest", "layer", "sizes"])
+def test_a_damaged_file_of_ours_ends_it_with_what_to_do(
+    damaged: str, new_server: NewServer, new_pageserver: NewPageserver
+) -> None:
+    primary = new_server().start()
+    pageserver = new_pageserver(primary)
+    pageserver.start()
+    serving(pageserver)
+    assert pageserver.stop() == 0
+    (path,) = pageserver.data_dir.glob(
+        {"manifest": "manifest", "layer": "layers/*.base", "sizes": "layers/*.sizes"}[damaged]
+    )
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+
+    pageserver.start()
+
+    assert pageserver.wait() == 3
+    assert "empty data_dir" in pageserver.tail()
+
+
+def test_the_state_of_full_page_writes_is_followed(
+    new_server: NewServer, new_pageserver: NewPageserver
+) -> None:
+    primary = new_server().start()
+    pageserver = new_pageserver(primary)
+    pageserver.start()
+    on = serving(pageserver)
+    before = primary.value("select pg_current_wal_insert_lsn()::text")
+
+    primary.reload(full_page_writes=False)
+    off = until(
+        lambda: (s := pageserver.status())["full_page_writes"] == "off" and s,
+        what="full_page_writes is seen off",
+    )
+    pageserver.kill()
+    pageserver.start()
+
+    assert on["full_page_writes"] == "on"
+    assert primary.value("select %s::pg_lsn >= %s::pg_lsn", off["full_page_writes_lsn"], before)
+    again = serving(pageserver)
+    assert again["full_page_writes"] == "off"
+    assert again["full_page_writes_lsn"] == off["full_page_writes_lsn"]

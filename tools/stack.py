@@ -37,8 +37,8 @@ class Program(Process):
         base: dict[str, str | int] = {"host": "127.0.0.1", "port": self.port, "user": "postgres"}
         return make_conninfo("", **base | {"dbname": "postgres", "connect_timeout": 5} | parts)
 
-    def connect(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(self.conninfo(), autocommit=True)
+    def connect(self, **parts: str | int) -> psycopg.Connection[Any]:
+        return psycopg.connect(self.conninfo(**parts), autocommit=True)
 
     def query(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         with self.connect() as connection:
@@ -158,6 +158,21 @@ class Stack:
         # Two may say so while an old one has not yet heard of the newer term.
         proposing = [(status["term"], node) for node, status in self.roles() if status["role"] == "proposer"]
         return max(proposing, key=lambda pair: int(pair[0]))[1] if proposing else None
+
+    def conninfo(self, *nodes: Program) -> str:
+        """One connection string for several nodes (default: all), tried in their order."""
+        chosen = nodes or self.nodes
+        ports = ",".join(str(node.port) for node in chosen)
+        hosts = ",".join("127.0.0.1" for _ in chosen)
+        return make_conninfo("", host=hosts, port=ports, user="postgres", connect_timeout=5)
+
+    def commit_lsn(self) -> str | None:
+        """What the proposer calls committed; None while it may not say or nobody proposes."""
+        proposer = self._proposer()
+        if proposer is None:
+            return None
+        lsn: str | None = proposer.status()["commit_lsn"]
+        return lsn if lsn and lsn != "0/0" else None
 
     def acceptors(self) -> Sequence[Program]:
         proposer = self.proposer()

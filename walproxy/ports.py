@@ -254,10 +254,13 @@ class NodeView(Protocol):
     def read(self, lsn: Lsn, size: int) -> bytes:
         """Up to `size` bytes of committed WAL, from memory if recent. Raises as `WalStore.read`."""
 
+    def attach(self, downstreams: Downstreams) -> None:
+        """Whose slots and feedback count."""
+
     def downstream_moved(self) -> None:
         """A slot or feedback changed: tell the proposer with the next reply."""
 
-    async def serve_peer(self, stream: CopyStream, peer: str) -> None:
+    async def serve_peer(self, stream: CopyStream) -> None:
         """Speak the quorum's protocol on a connection that asked START_PEER; returns when it ends."""
 
     def status(self) -> dict[str, object]:

@@ -10,8 +10,9 @@ from typing import Final
 import structlog
 
 from walproxy.errors import PrimaryUnreachable, SlotActive, WalRemoved
-from walproxy.ports import EndOfTimeline, PrimaryIdentity, PrimaryWal
+from walproxy.ports import EndOfTimeline, PrimaryWal
 from walproxy.quorum.messages import WAL_BYTES_MAX, Feedback
+from walproxy.quorum.primary import PrimaryIdentity
 from walproxy.quorum.state import Cluster
 from walproxy.wire.errors import ConnectFailed, RemoteProtocolError, SqlError
 from walproxy.wire.libpq import CopyBoth, Row

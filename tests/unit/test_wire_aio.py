@@ -99,7 +99,7 @@ class Program(Handler):
                     if data == b"fail":
                         raise SqlError("58P01", "requested WAL segment is gone")
                     stream.send(data * int(lsn))
-                await stream.end()
+                await stream.send_done()
                 await connection.put_complete("START_REPLICATION")
             case _:
                 raise SqlError("0A000", "not served")

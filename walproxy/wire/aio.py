@@ -134,6 +134,9 @@ class Handler(Protocol):
     async def replicate(self, connection: "Connection", command: Command) -> None:
         """Carry out a replication command, and send all of its answer but ReadyForQuery."""
 
+    async def closed(self, connection: "Connection") -> None:
+        """A connection has ended."""
+
 
 class Connection:
     """One client, from its first byte to its last."""
@@ -262,12 +265,10 @@ class CopyStream:
         """Wait until the socket has taken all but a bounded rest of what was queued."""
         await self._writer.drain()
 
-    async def end(self) -> None:
-        """Send CopyDone, and wait for the client's."""
+    async def send_done(self) -> None:
+        """Send CopyDone. The copy is over when the client has sent its own: `receive` gives None then."""
         self._writer.write(messages.CopyDone().encode())
         await self._writer.drain()
-        while await self.receive() is not None:
-            pass
 
     def close(self) -> None:
         self._writer.close()
@@ -307,6 +308,7 @@ class _Server:
             await self._farewell(connection, SqlError("XX000", "internal error, see the log", fatal=True))
         finally:
             del self._connections[connection.pid]
+            await self._handler.closed(connection)
             await connection.close()
 
     async def _serve(self, connection: Connection, log: structlog.stdlib.BoundLogger) -> None:

@@ -140,6 +140,8 @@ BOOL: Final = Type(
 )  # fmt: skip
 TEXT: Final = Type("text", 25, -1, str.encode, str, str.encode, bytes.decode, 1009)
 VARCHAR: Final = replace(TEXT, name="character varying", oid=1043, array_oid=1015)
+# Bytes that are text to whoever asks, as they are.
+RAW: Final = replace(TEXT, to_text=bytes, to_binary=bytes)
 NAME: Final = replace(TEXT, name="name", oid=19, size=64, array_oid=1003)
 UNKNOWN: Final = replace(TEXT, name="unknown", oid=705, size=-2, array_oid=0)
 BYTEA: Final = Type(

@@ -174,7 +174,7 @@ class CopyBoth:
         return await self._results()
 
     def send(self, data: bytes) -> None:
-        """Queue one CopyData; it goes out as soon as the socket takes it. Dropped if the server ended the copy.
+        """Queue one CopyData; it goes out when the socket takes it, or nowhere once the server has ended.
 
         Raises:
             ConnectFailed: the connection is lost.

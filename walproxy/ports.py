@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from walproxy.quorum.messages import Feedback, SlotHorizon
-from walproxy.quorum.primary import PrimaryIdentity
+from walproxy.quorum.primary import PrimaryIdentity as PrimaryIdentity  # noqa: PLC0414 - part of the seam
 from walproxy.quorum.state import Cluster, ControlState
 from walproxy.quorum.terms import TermHistory
 from walproxy.wire.lsn import Lsn

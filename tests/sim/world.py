@@ -179,7 +179,7 @@ class World:
             return
         connection = next(self._connection_ids)
         node.connections[peer] = connection
-        node.replica.proposer.on_connected(peer)
+        node.replica.proposer.on_connected(peer, self.now_s)
         self._settle(node)
 
     def _hang_up(self, dialler: SimNode, peer: str) -> None:

@@ -244,9 +244,10 @@ class Acceptor:
         if begins_anew:
             self._check_new_start(peer, message)
         elif common != message.start_lsn:
-            # Our log moved since the proposer last heard of it.
-            self._answers.append((peer, self.greeting()))
-            return
+            # Our log moved since the proposer last heard of it: let it ask again.
+            raise MessageRefused(
+                "elected for another end of the log", peer=peer, start=message.start_lsn, ours=common
+            )
         elif common < self.commit_lsn:
             raise MessageRefused(
                 "committed wal would be cut", peer=peer, to=common, commit=self.commit_lsn, term=message.term
@@ -368,8 +369,6 @@ class Acceptor:
     def on_downstreams(self, feedback: Feedback, slots: tuple[SlotHorizon, ...]) -> None:
         """What our downstreams need; goes with the next reply."""
         self.feedback, self.slots = feedback, slots
-        if self.leader:
-            self._owes_append_reply[self.leader] = None
 
     def _check_generation(self, peer: str, message: Message) -> None:
         if message.generation != self.generation:
@@ -382,18 +381,19 @@ class Acceptor:
 
     # --- work ------------------------------------------------------------------------------------------
 
-    def ready(self, *, must_save: bool = False) -> DiskWork | None:
+    def state_to_save(self) -> ControlState:
+        """The control state with the positions of now, for an orderly stop; only when no work is out."""
+        return replace(self.state, commit_lsn=self.commit_lsn)
+
+    def ready(self) -> DiskWork | None:
         """Hand over all work since the last call; None if there is none.
 
         The next call only after `on_done` of this one.
-
-        Args:
-            must_save: write the control state even if only positions changed, which are saved now and then.
         """
         cluster = self.state.cluster
         if cluster and self.commit_lsn >= self._saved_commit_lsn + cluster.segment_size:
             self._is_dirty = True
-        needs_save = self._is_dirty or (must_save and self.commit_lsn != self._saved_commit_lsn)
+        needs_save = self._is_dirty
         if not (needs_save or self._wal or self._answers or self._owes_append_reply or self._histories):
             return None
         cut_to = self._new_log.start_lsn if self._new_log else self._cut_to_lsn

@@ -208,7 +208,7 @@ class Proposer:
     def on_leader_lost(self, now_s: float, draw: float) -> None:
         """The proposer's connection ended: do not wait out the silence. Source: docs/quorum.md rule 4."""
         if self.role is Role.FOLLOWING:
-            self._stand_s = min(self._stand_s, now_s + self._timing.election_timeout_s * 0.15 * draw)
+            self._stand_s = now_s + self._timing.election_timeout_s * 0.15 * draw
 
     # --- election --------------------------------------------------------------------------------------
 
@@ -247,6 +247,10 @@ class Proposer:
             ):
                 # A better log is alive: leave it the time to win.
                 self._stand_s = now_s + self._timing.election_timeout_s * (0.5 + 0.5 * draw)
+            elif self.role is Role.STANDING:
+                # The vote may be split: try again before the others would.
+                again_s = now_s + self._timing.election_timeout_s * (0.05 + 0.3 * draw)
+                self._stand_s = min(self._stand_s, again_s)
             return
         self._granted.add(name)
         if self.role is Role.STANDING and name == self.name:
@@ -277,8 +281,13 @@ class Proposer:
         self._commit_due_s = None
         for peer in self.peers.values():
             peer.is_streaming, peer.flush_lsn = False, INVALID_LSN
-        for name in (self.name, *self.others):
-            self._greet_elected(name, now_s)
+        self._greet_elected(self.name, now_s)
+        for name in self.others:
+            peer = self.peer(name)
+            if peer.is_connected:
+                peer.sent_s = now_s
+                # Where it stood when we met is long past.
+                self._outbox.append((name, self._log.greeting()))
 
     def become_following(self) -> None:
         """Propose no more; wait."""
@@ -295,12 +304,16 @@ class Proposer:
 
     # --- members ---------------------------------------------------------------------------------------
 
-    def on_connected(self, name: str) -> None:
+    def on_connected(self, name: str, now_s: float) -> None:
         """A connection to that member's acceptor is open."""
         known = self.peer(name)
         # What it needs is needed also while nobody hears of it.
         self.peers[name] = Peer(
-            is_connected=True, held_lsn=known.held_lsn, feedback=known.feedback, slots=known.slots
+            is_connected=True,
+            sent_s=now_s,
+            held_lsn=known.held_lsn,
+            feedback=known.feedback,
+            slots=known.slots,
         )
         self._outbox.append((name, self._log.greeting()))
 
@@ -319,7 +332,8 @@ class Proposer:
         peer.greeting = message
         peer.held_lsn = message.flush_lsn
         if self.role is Role.PROPOSING:
-            self._greet_elected(name, now_s)
+            if not peer.is_streaming:
+                self._greet_elected(name, now_s)
         elif is_new and (self.role is Role.ASKING or self.name in self._granted):
             self._request_votes((name,), is_pre=self.role is Role.ASKING)
 
@@ -359,7 +373,7 @@ class Proposer:
         for name in self.others:
             peer = self.peer(name)
             if peer.is_streaming:
-                peer.is_streaming = False
+                peer.is_streaming, peer.sent_s = False, now_s
                 self._outbox.append((name, self._log.greeting()))
 
     def _elected(self, start_lsn: Lsn) -> Elected:

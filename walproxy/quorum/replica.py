@@ -141,7 +141,7 @@ class Replica:
 
     # --- what goes out ---------------------------------------------------------------------------------
 
-    def ready(self, now_s: float, *, must_save: bool = False) -> Ready | None:
+    def ready(self, now_s: float) -> Ready | None:
         """All work there is now; None if there is none. Disk work only if none is out."""
         requests: list[tuple[str, Message | WalRange]] = []
         for to, message in self.proposer.take(now_s):
@@ -151,7 +151,7 @@ class Replica:
                 self.on_request(to, message, now_s)
         disk = None
         if not self.has_disk_work_out:
-            disk = self.acceptor.ready(must_save=must_save)
+            disk = self.acceptor.ready()
             self.has_disk_work_out = disk is not None
         return Ready(tuple(requests), disk) if requests or disk else None
 

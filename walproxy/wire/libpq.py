@@ -225,8 +225,8 @@ class CopyBoth:
             self._flushed = None
 
     async def _readable(self) -> None:
-        await _ready(self._pgconn.socket, reading=True)
         try:
+            await _ready(self._pgconn.socket, reading=True)
             self._pgconn.consume_input()
         except psycopg.Error as error:
             raise self._lost() from error

@@ -1,0 +1,5 @@
+"""`python -m walproxy`."""
+
+from walproxy.cli import main
+
+main()

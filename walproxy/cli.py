@@ -1,0 +1,88 @@
+"""The command line: `walproxy run` and the commands of the other packages."""
+
+import asyncio
+import importlib
+import importlib.util
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import structlog
+import typer
+
+from walproxy.config import load_settings
+from walproxy.errors import WalproxyError
+from walproxy.run import run as run_node
+
+app = typer.Typer(
+    name="walproxy",
+    help="A WAL quorum for stock PostgreSQL.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file; every key may also stand in WALPROXY_<KEY>.")
+]
+
+
+@app.callback()
+def group() -> None:
+    """A WAL quorum for stock PostgreSQL."""
+
+
+@app.command()
+def run(
+    config: ConfigOption = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Show what is in force, and end.")
+    ] = False,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Run a node: vote, keep WAL, lead if elected, serve what is committed."""
+    settings = load_settings(config)
+    if print_config:
+        typer.echo(json.dumps(settings.printable(), indent=2))
+        return
+    _log_to_stderr(log_level)
+    asyncio.run(run_node(settings))
+
+
+def main() -> None:
+    """Run the command line, and end with the code that says how."""
+    try:
+        app()
+    except WalproxyError as error:
+        typer.echo(f"walproxy: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+def _log_to_stderr(level: str) -> None:
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.LogfmtRenderer(
+                key_order=["timestamp", "level", "event"], bool_as_flag=False
+            ),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+    )
+
+
+# Each of these modules, where it is there, has a function that becomes the command of that name.
+_COMMANDS: Final = {
+    "inspect": ("walproxy.inspect.command", "inspect"),
+    "status": ("walproxy.status", "command"),
+    "check": ("walproxy.check", "command"),
+}
+for _name, (_module, _function) in _COMMANDS.items():
+    _package = _module.rpartition(".")[0]
+    if importlib.util.find_spec(_package) is not None and importlib.util.find_spec(_module) is not None:
+        app.command(name=_name)(getattr(importlib.import_module(_module), _function))

@@ -1,15 +1,18 @@
 //! Layer files: what is written comes back, and damage is seen.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::ops::ControlFlow;
 
 use walcore::Lsn;
 use walcore::layer::{
-    Batch, DeltaCount, Header, Key, Kind, LayerError, LayerFile, LayerWriter, OpenLayer, PageImage, Run, Size,
-    Touch, Value, merge,
+    Batch, DeltaCount, Header, Key, Kind, LayerError, LayerFile, LayerWriter, OpenLayer, PageImage, Run,
+    Size, Touch, Value, merge,
 };
 use walcore::wal::{BlockTag, Fork, RelTag};
 
-const HEADER: Header = Header { system_id: 0x1122_3344_5566_7788, start_lsn: Lsn(0x100), end_lsn: Lsn(0x9000) };
+const HEADER: Header =
+    Header { system_id: 0x1122_3344_5566_7788, start_lsn: Lsn(0x100), end_lsn: Lsn(0x9000) };
 
 fn page(blkno: u32) -> Key {
     Key::page(&BlockTag { rel: RelTag { spc: 1663, db: 5, rel: 16384 }, fork: Fork::Main, blkno })
@@ -132,8 +135,11 @@ fn a_history_is_found_wherever_it_lies() {
             })
             .unwrap();
             let asked = |(key, lsn, _): &&(Key, Lsn, Value<'_>)| *key == page(blkno) && lsn.0 <= at;
-            let expected: Vec<_> =
-                entries.iter().filter(asked).map(|(k, lsn, value)| (*k, *lsn, format!("{value:?}"))).collect();
+            let expected: Vec<_> = entries
+                .iter()
+                .filter(asked)
+                .map(|(k, lsn, value)| (*k, *lsn, format!("{value:?}")))
+                .collect();
             assert_eq!(found, expected);
             if blkno > 200 && blkno % 100 != 0 {
                 break;

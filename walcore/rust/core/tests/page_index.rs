@@ -1,5 +1,9 @@
 //! The index against a model that keeps every page of every moment.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+mod writer;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,6 +15,7 @@ use walcore::layer::{
 use walcore::page::PageBuf;
 use walcore::read::{Index, ReadError};
 use walcore::wal::{BlockTag, Fork, RelTag};
+use writer::Draw;
 
 /// What was done to a page since it came to be: the ends of the records, or of its image.
 type History = Vec<u64>;
@@ -19,26 +24,6 @@ type History = Vec<u64>;
 type Forks = BTreeMap<(RelTag, Fork), Vec<History>>;
 
 const BASE_LSN: u64 = 0x1000;
-
-/// Draws numbers; the same ones for the same seed.
-struct Draw(u64);
-
-impl Draw {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % n
-    }
-
-    fn rel(&mut self) -> RelTag {
-        RelTag { spc: 1663, db: 1 + self.below(2) as u32, rel: 10 + self.below(3) as u32 }
-    }
-
-    fn fork(&mut self) -> Fork {
-        if self.below(4) == 0 { Fork::Vm } else { Fork::Main }
-    }
-}
 
 /// One timeline, kept twice: by the index and by the model.
 struct World {
@@ -82,7 +67,9 @@ impl World {
         let start = Lsn(self.lsn);
         let end = Lsn(self.lsn + 8 * (1 + self.draw.below(5)));
         self.lsn = end.0;
-        let (rel, fork) = (self.draw.rel(), self.draw.fork());
+        let db = 1 + self.draw.below(2) as u32;
+        let rel = RelTag { spc: 1663, db, rel: 10 + self.draw.below(3) as u32 };
+        let fork = if self.draw.below(4) == 0 { Fork::Vm } else { Fork::Main };
         let changes = &mut self.batch.states;
         match self.draw.below(24) {
             0 => {
@@ -154,7 +141,8 @@ impl World {
 
     fn index(&mut self, rel: RelTag, fork: Fork, blkno: u32, start: Lsn, end: Lsn, is_base: bool) {
         let distance = (end.0 - start.0) as u32;
-        let (will_init, has_image) = if self.draw.below(2) == 0 { (is_base, false) } else { (false, is_base) };
+        let (will_init, has_image) =
+            if self.draw.below(2) == 0 { (is_base, false) } else { (false, is_base) };
         let key = Key::page(&BlockTag { rel, fork, blkno });
         self.batch.touches.push((key, end, Touch { distance, will_init, has_image }));
     }

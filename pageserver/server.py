@@ -76,6 +76,9 @@ class PageServer(Handler):
         hint = "Stream WAL from a walproxy node."
         raise SqlError(FEATURE_NOT_SUPPORTED, "the page server serves pages, not wal", hint=hint)
 
+    async def closed(self, connection: Connection) -> None:
+        del connection
+
     def _status(self) -> status.Status:
         timeline, receiver = self._service.timeline, self._receiver
         if timeline is None or receiver is None:

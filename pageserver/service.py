@@ -4,7 +4,7 @@ import asyncio
 import functools
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from concurrent.futures import Executor
 from typing import Any, Final, NoReturn
 
@@ -18,6 +18,7 @@ from walproxy.wire.function import Argument, Column, Function, Row
 from walproxy.wire.lsn import Lsn
 
 Relation = tuple[int, int, int]
+PageKey = tuple[int, int, int, int, int]
 
 # Source: src/backend/utils/errcodes.txt.
 _CANNOT_CONNECT_NOW = "57P03"
@@ -30,6 +31,9 @@ _SNAPSHOT_TOO_OLD = "72000"
 _BLOCK_MAX = 0xFFFF_FFFE
 _PAGES_MAX = 8192
 """Of one call: 64 MiB of pages."""
+_SLOW_READ_S = 0.005
+_READS_IN_THREADS = 100
+"""After a slow read: so many more are not made where other clients would have to wait."""
 _RELATION = re.compile(r"(\d{1,10})/(\d{1,10})/(\d{1,10})", re.ASCII)
 _FORK_NAMES: Final = {number: name for name, number in FORK_NUMBERS.items()}
 
@@ -44,6 +48,7 @@ class PageService:
     def __init__(self, executor: Executor, *, lsn_wait_timeout_s: float) -> None:
         self._timeline: asyncio.Future[Timeline] = asyncio.get_running_loop().create_future()
         self._executor = executor
+        self._reads_in_threads = 0
         self._lsn_wait_timeout_s = lsn_wait_timeout_s
 
     @property
@@ -102,14 +107,31 @@ class PageService:
         )
         return {function.name: function for function in served}
 
-    async def get_raw_page(self, rel: str, fork: str, block: int, lsn: int | None) -> Sequence[Row]:
-        """One page, as pageinspect's function gives it, at any LSN."""
+    def get_raw_page(
+        self, rel: str, fork: str, block: int, lsn: int | None
+    ) -> Sequence[Row] | Awaitable[Sequence[Row]]:
+        """One page, as pageinspect's function gives it, at any LSN.
+
+        Rebuilding a page takes microseconds, handing it to a thread and back takes more: it is done here,
+        unless pages were slow of late.
+        """
         key = (*_relation(rel), _fork(fork), _block(block))
+        timeline = self.timeline
+        if self._reads_in_threads == 0 and timeline is not None:
+            at_lsn = timeline.read_lsn(lsn)
+            if timeline.consistency_lsn <= at_lsn <= timeline.ingested_lsn:
+                begin_s = time.perf_counter()
+                (page,) = timeline.reader.pages([key], [at_lsn])
+                if time.perf_counter() - begin_s > _SLOW_READ_S:
+                    self._reads_in_threads = _READS_IN_THREADS
+                return _only_page(page)
+        self._reads_in_threads = max(0, self._reads_in_threads - 1)
+        return self._get_raw_page_later(key, lsn)
+
+    async def _get_raw_page_later(self, key: PageKey, lsn: int | None) -> Sequence[Row]:
         timeline, at_lsn = await self._ready(lsn)
         (page,) = await self._run(timeline.reader.pages, [key], [at_lsn])
-        if not isinstance(page, bytes):
-            _refuse(page)
-        return ((page,),)
+        return _only_page(page)
 
     async def get_raw_pages(
         self, rel: str, fork: str, blocks: list[int | None], lsns: list[int | None]
@@ -211,6 +233,12 @@ class PageService:
 
     async def _run(self, call: Any, *args: Any) -> Any:  # noqa: ANN401 - whatever the native call gives
         return await asyncio.get_running_loop().run_in_executor(self._executor, call, *args)
+
+
+def _only_page(page: bytes | Exception) -> Sequence[Row]:
+    if not isinstance(page, bytes):
+        _refuse(page)
+    return ((page,),)
 
 
 def _refuse(error: Exception) -> NoReturn:

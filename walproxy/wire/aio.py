@@ -35,7 +35,7 @@ import ipaddress
 import secrets
 import socket
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -149,7 +149,7 @@ class Connection:
         self.pid = pid
         self.cancel_key = b""
         self.startup = Startup(0, {})
-        self.work: asyncio.Task[bytes] | None = None
+        self.work: asyncio.Future[Sequence[Row]] | None = None
         sock = writer.get_extra_info("socket")
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -329,14 +329,28 @@ class _Server:
         while session.state is not State.CLOSED:
             answer = session.on_message(await connection.next_message())
             if not isinstance(answer, bytes):
-                await connection.send_waiting()
                 answer = await self._work(connection, session, answer)
             connection.put(answer)
             await connection.send_waiting(bytes_min=_WRITE_BYTES)
 
     async def _work(self, connection: Connection, session: Session, work: Work) -> bytes:
-        """Do it in a task of its own, so that a cancel request stops it and nothing else."""
-        connection.work = asyncio.create_task(self._perform(connection, session, work))
+        try:
+            if isinstance(work, Run):
+                rows = work.call.function.call(*work.arguments)
+                if isinstance(rows, Sequence):
+                    return session.complete(rows)
+                await connection.send_waiting()
+                return session.complete(await self._cancellable(connection, rows))
+            await connection.send_waiting()
+            return session.complete(await self._cancellable(connection, self._perform(connection, work)))
+        except SqlError as error:
+            if error.fatal:
+                raise
+            return session.fail(error)
+
+    async def _cancellable(self, connection: Connection, rows: Awaitable[Sequence[Row]]) -> Sequence[Row]:
+        """Wait in a task of its own, so that a cancel request stops it and nothing else."""
+        connection.work = asyncio.ensure_future(rows)
         try:
             return await connection.work
         except asyncio.CancelledError:
@@ -346,24 +360,17 @@ class _Server:
                 with contextlib.suppress(asyncio.CancelledError):
                     await connection.work
                 raise
-            return session.fail(SqlError("57014", "canceling statement due to user request"))
+            raise SqlError("57014", "canceling statement due to user request") from None
         finally:
             connection.work = None
 
-    async def _perform(self, connection: Connection, session: Session, work: Work) -> bytes:
-        try:
-            match work:
-                case Run(call, arguments):
-                    return session.complete(await call.function.call(*arguments))
-                case Show(name):
-                    return session.complete([(await self._handler.show(name),)])
-                case Replicate(command):
-                    await self._handler.replicate(connection, command)
-                    return session.complete([])
-        except SqlError as error:
-            if error.fatal:
-                raise
-            return session.fail(error)
+    async def _perform(self, connection: Connection, work: Show | Replicate) -> Sequence[Row]:
+        match work:
+            case Show(name):
+                return [(await self._handler.show(name),)]
+            case Replicate(command):
+                await self._handler.replicate(connection, command)
+                return []
 
     def _cancel(self, cancel: Cancel) -> None:
         connection = self._connections.get(cancel.pid)

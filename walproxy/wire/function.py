@@ -33,14 +33,14 @@ class Function:
     Args:
         arguments: optional ones last. A NULL for any other makes the result NULL, or no rows, without a call.
         columns: of the result. More than one, or ``is_set``, is asked for with ``SELECT * FROM``.
-        call: gets one value an argument, and returns the rows. It raises SqlError to refuse.
+        call: gets one value an argument, and returns rows, at once or later. It raises SqlError to refuse.
         is_set: it may return any number of rows; else it is exactly one.
     """
 
     name: str
     arguments: tuple[Argument, ...]
     columns: tuple[Column, ...]
-    call: Callable[..., Awaitable[Sequence[Row]]]
+    call: Callable[..., Awaitable[Sequence[Row]] | Sequence[Row]]
     is_set: bool = False
 
     @property

@@ -247,9 +247,9 @@ class Ingest:
     def take_events(self) -> list[dict[str, Any]]:
         """As `WalScanner.take_events`."""
     def open_layer(self) -> Layer:
-        """A live view of the open layer, for `Reader`. After `freeze` it is the frozen layer and grows no more."""
+        """A live view of the open layer, for `Reader`. `freeze` ends it: it grows no more then."""
     def freeze(self) -> Layer:
-        """Close the open layer at `ingested_lsn` and begin a new one. The frozen one stays readable in memory."""
+        """Close the open layer at `ingested_lsn`, begin a new one. The frozen one stays readable in memory."""
     def sizes(self) -> bytes:
         """The size state as of `ingested_lsn`, to be kept beside the layers."""
 
@@ -285,7 +285,7 @@ class Layer:
     @property
     def system_id(self) -> int: ...
     def write(self, path: str) -> None:
-        """Write to a new file, synced when it returns; the caller renames it into place and syncs the directory.
+        """Write to a new file, synced when it returns. The caller renames it and syncs the directory.
 
         Raises:
             FileExistsError: there is a file already.
@@ -307,14 +307,18 @@ class BaseWriter:
 
     def __new__(cls, path: str, *, lsn: int, system_id: int) -> BaseWriter: ...
     def add_relation(self, spc: int, db: int, rel: int, fork: int, files: list[str]) -> int:
-        """Add every page of one fork, its 1 GiB files in order. Forks must come in ascending (spc, db, rel, fork).
+        """Add every page of one fork, its 1 GiB files in order; forks ascending by (spc, db, rel, fork).
 
         Returns the number of pages. A free space map is left out: 0.
         """
     def add_slru(self, kind: str, files: list[tuple[int, str]]) -> int:
-        """Add pages of `pg_xact`, `pg_multixact/offsets`, `pg_multixact/members` or `pg_commit_ts`, in this order.
+        """Add pages of an SLRU, after all relations, each kind once.
 
-        SLRUs come after all relations. Files as (segment number, path), ascending. Returns the number of pages.
+        Args:
+            kind: `pg_xact`, `pg_multixact/offsets`, `pg_multixact/members` or `pg_commit_ts`, in this order.
+            files: (segment number, path), ascending.
+        Returns:
+            The number of pages.
         """
     def finish(self) -> bytes:
         """Sync the file and return the size state for `Ingest`."""
@@ -323,11 +327,11 @@ class BaseWriter:
 class Reader:
     """The read side of a timeline: layers newest last, and the WAL they point into.
 
-    Cheap to make; make a new one when the set of layers changes. The last layer is usually `Ingest.open_layer()`.
+    Cheap to make; make a new one when the set of layers changes. The last is usually `Ingest.open_layer()`.
 
     Args:
-        wal_dir: directory of plain segment files, whole or `.partial`. While a Reader lives, a segment may be appended
-            to, written into beyond `ingested_lsn`, renamed or removed, but never truncated.
+        wal_dir: directory of plain segment files, whole or `.partial`. While a Reader lives, a segment may be
+            appended to, written into beyond `ingested_lsn`, renamed or removed, but never truncated.
         tli: Postgres timeline in the names of the segment files.
         hint_bits_logged: data checksums or wal_log_hints are on: (from_lsn, bool) steps, ascending.
     Raises:
@@ -344,29 +348,33 @@ class Reader:
         major: int,
         hint_bits_logged: list[tuple[int, bool]],
     ) -> Reader: ...
-    def pages(
-        self, keys: list[tuple[int, int, int, int, int]], lsns: list[int]
-    ) -> list[bytes | Exception]:
+    def pages(self, keys: list[tuple[int, int, int, int, int]], lsns: list[int]) -> list[bytes | Exception]:
         """Rebuild pages, on all cores.
 
         Args:
             keys: tablespace, database, relfilenode, fork number, block.
             lsns: one a key, or one for all. A page includes every record that ends at or before its LSN.
         Returns:
-            One entry a key: the 8192 bytes, or the error that this page alone has: NoSuchRelation, NoSuchBlock,
-            LsnNotCovered, PageUnreadable, LayerCorrupt.
+            One entry a key: the 8192 bytes, or the error that this page alone has: NoSuchRelation,
+            NoSuchBlock, LsnNotCovered, PageUnreadable, LayerCorrupt.
         """
     def size(self, spc: int, db: int, rel: int, fork: int, lsn: int) -> int | None:
         """Blocks of a fork at an LSN; None if it does not exist then. Raises LsnNotCovered."""
     def relations(self, lsn: int, *, db: int | None = None) -> list[tuple[int, int, int, int, int]]:
-        """(spc, db, rel, fork, blocks) of every fork that exists at an LSN, ascending. Raises LsnNotCovered."""
+        """(spc, db, rel, fork, blocks) of every fork at an LSN, ascending. Raises LsnNotCovered."""
     def slru_page(self, kind: str, pageno: int, lsn: int) -> bytes | None:
-        """One SLRU page at an LSN; None if it does not exist then. `kind` as in `BaseWriter.add_slru`."""
+        """One SLRU page at an LSN; None if it does not exist then.
+
+        Args:
+            kind: `pg_xact`. The others are kept as of the base, and not followed yet.
+        Raises:
+            LsnNotCovered, PageUnreadable, LayerCorrupt.
+        """
     def chain(self, key: tuple[int, int, int, int, int], lsn: int) -> list[dict[str, Any]]:
         """What a read of this page would use, oldest first.
 
-        Each has `lsn` (end of the record, or what the image is as of), `kind` (image, wal) and `bytes`; those of kind
-        wal also `start_lsn`, `rmgr`, `will_init`, `has_image`.
+        Each has `lsn` (end of the record, or what the image is as of), `kind` (image, wal) and `bytes`; those
+        of kind wal also `start_lsn`, `rmgr`, `will_init`, `has_image`.
         """
     def delta_counts(self, key: tuple[int, int, int, int, int]) -> tuple[int, int]:
         """Number and bytes of deltas since the page's last image, will-init record or base."""

@@ -88,8 +88,8 @@ impl Reader {
         pageno: u32,
         lsn: u64,
     ) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let key = Key::slru_page(slru(kind)?, pageno);
-        let page = py.detach(|| self.0.slru_page(&key, Lsn(lsn))).map_err(|e| error::read(&e))?;
+        let kind = slru(kind)?;
+        let page = py.detach(|| self.0.slru_page(kind, pageno, Lsn(lsn))).map_err(|e| error::read(&e))?;
         Ok(page.map(|page| PyBytes::new(py, page.bytes())))
     }
 

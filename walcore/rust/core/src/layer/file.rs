@@ -32,7 +32,8 @@ pub const CRC_LEN: usize = 4;
 ///         | magic | version | flags | spare | sysid  | start lsn | end lsn | spare | crc |
 /// ```
 ///
-/// Little-endian. `flags` and `spare` are 0. The checksum is of the bytes before it.
+/// Little-endian. `spare` is 0; so is `flags`, until one is defined: a file with an unknown one is refused. The checksum
+/// is of the bytes before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// The cluster whose pages these are; 0 if not known.
@@ -71,7 +72,11 @@ impl Header {
             return Err(LayerError::Unknown { field: "version", value: version.into() });
         }
         check_crc(bytes, 0, "header")?;
-        r.skip(6).ok_or(short.clone())?;
+        let flags = r.u16().ok_or(short.clone())?;
+        if flags != 0 {
+            return Err(LayerError::Unknown { field: "flags", value: flags.into() });
+        }
+        r.skip(4).ok_or(short.clone())?;
         let mut field = || r.u64().ok_or(short.clone());
         Ok(Self { system_id: field()?, start_lsn: Lsn(field()?), end_lsn: Lsn(field()?) })
     }
@@ -93,7 +98,7 @@ pub struct Footer {
     pub blocks: u64,
     /// Number of entries.
     pub entries: u64,
-    /// Lowest and highest key; equal to each other and to nothing in a layer without entries.
+    /// Lowest and highest key; zeros in a layer without entries.
     pub keys: Option<(Key, Key)>,
 }
 

@@ -2,7 +2,7 @@
 
 use crate::Lsn;
 use crate::layer::{Key, LayerError};
-use crate::redo::RedoError;
+use crate::redo::{RedoError, Slru};
 use crate::wal::WalError;
 
 /// Why a read failed. Each concerns the thing asked for alone.
@@ -36,6 +36,22 @@ pub enum ReadError {
         start: Lsn,
         /// Last LSN that is.
         end: Lsn,
+    },
+    /// The page comes out newer than asked for: a base backup's pages are of the time when they were copied.
+    #[error("page is newer than asked for: page={key} page_lsn={page_lsn} lsn={at}")]
+    Newer {
+        /// The page asked for.
+        key: Key,
+        /// Its own LSN.
+        page_lsn: Lsn,
+        /// As of when.
+        at: Lsn,
+    },
+    /// Redo does not follow this SLRU: what the base has of it may be out of date.
+    #[error("SLRU is not followed: kind={}", kind.dir())]
+    NotFollowed {
+        /// Which.
+        kind: Slru,
     },
     /// A layer is damaged.
     #[error(transparent)]

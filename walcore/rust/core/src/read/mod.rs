@@ -17,7 +17,7 @@ pub use segments::{RecordReader, Segment, Segments};
 use crate::Lsn;
 use crate::layer::{DeltaCount, Key, Kind, LayerError, Size, Value};
 use crate::page::PageBuf;
-use crate::redo::{Ctx, redo};
+use crate::redo::{Ctx, Slru, redo};
 use crate::version::Major;
 use crate::wal::{Fork, Record, RelTag};
 
@@ -29,6 +29,9 @@ pub struct PageReader {
     /// Whether hint bits are logged, from an LSN on; ascending.
     hint_bits_logged: Vec<(Lsn, bool)>,
 }
+
+/// The SLRUs of which [`touches`](crate::redo::touches) reports every change.
+const FOLLOWED: [Slru; 1] = [Slru::Clog];
 
 type Sizes = HashMap<(Key, Lsn), Result<Option<Size>, LayerError>>;
 
@@ -82,9 +85,12 @@ impl PageReader {
     ///
     /// # Errors
     /// Why it cannot be given.
-    pub fn slru_page(&self, key: &Key, at: Lsn) -> Result<Option<PageBuf>, ReadError> {
+    pub fn slru_page(&self, kind: Slru, pageno: u32, at: Lsn) -> Result<Option<PageBuf>, ReadError> {
         self.check_covered(at)?;
-        self.rebuild(key, at, None, &mut RecordReader::new(&*self.segments))
+        if !FOLLOWED.contains(&kind) {
+            return Err(ReadError::NotFollowed { kind });
+        }
+        self.rebuild(&Key::slru_page(kind, pageno), at, None, &mut RecordReader::new(&*self.segments))
     }
 
     fn rebuild(
@@ -103,7 +109,11 @@ impl PageReader {
         for delta in &chain.deltas {
             self.apply(&mut page, key, delta, records)?;
         }
-        Ok(page)
+        let is_newer = |page: &&PageBuf| key.kind == Kind::Page && page.lsn() > at;
+        match page.as_ref().filter(is_newer) {
+            Some(newer) => Err(ReadError::Newer { key: *key, page_lsn: newer.lsn(), at }),
+            None => Ok(page),
+        }
     }
 
     fn apply(

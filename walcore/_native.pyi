@@ -249,7 +249,7 @@ class Ingest:
     def open_layer(self) -> Layer:
         """A live view of the open layer, for `Reader`. `freeze` ends it: it grows no more then."""
     def freeze(self) -> Layer:
-        """Close the open layer at `ingested_lsn`, begin a new one. The frozen one stays readable in memory."""
+        """Close the open layer at `ingested_lsn`, begin a new one. The old one stays readable in memory."""
     def sizes(self) -> bytes:
         """The size state as of `ingested_lsn`, to be kept beside the layers."""
 

@@ -13,14 +13,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from pageserver.errors import ConfigInvalid, ExitCode
 from walcore._native import WalChecker
 from walproxy.wire.lsn import Lsn
 
 _SEGMENT_NAME: Final = re.compile(r"([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})(\.partial)?")
 _LONG_HEADER: Final = struct.Struct("<HHIQI4xQII")  # Ends with: system id, segment size, block size.
 _CHUNK_BYTES: Final = 4 << 20
-_EXIT_DIFFERENT: Final = 3
-_EXIT_USAGE: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,35 +84,27 @@ class Report:
         return sum(count.unsupported for count in self.counts)
 
 
-class NoWal(Exception):
-    """The directory has no WAL that can be read. The message says why."""
-
-
 def command(
     directory: Annotated[Path, typer.Argument(help="Directory with plain WAL segment files.")],
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Redo WAL written with wal_consistency_checking = all, and compare with the images in it."""
     console = Console(stderr=True)
-    try:
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            report = check(directory, progress)
-    except NoWal as error:
-        console.print(f"pageserver check-wal: {error}", markup=False)
-        raise typer.Exit(_EXIT_USAGE) from None
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        report = check(directory, progress)
     if as_json:
         typer.echo(json.dumps(asdict(report)))
     else:
         _print(report)
     if report.different:
-        raise typer.Exit(_EXIT_DIFFERENT)
+        raise typer.Exit(ExitCode.DAMAGED)
 
 
 def check(directory: Path, progress: Progress | None = None) -> Report:
     """Check every segment file from the first on, up to the end of WAL or the first gap.
 
     Raises:
-        NoWal: there is no segment file, or the first is not one.
+        ConfigInvalid: there is no segment file, or the first is not one.
     """
     segments, segment_size = find_segments(directory)
     checker = WalChecker(segments[0].start_lsn, segment_size=segment_size)
@@ -146,16 +137,16 @@ def find_segments(directory: Path) -> tuple[list[Segment], int]:
             tli, log, segno = (int(part, 16) for part in match.groups()[:3])
             named[log, segno] = max(named.get((log, segno), (0, path)), (tli, path))
     if not named:
-        raise NoWal(f"no WAL segment files: directory={directory}")
+        raise ConfigInvalid("no WAL segment files", directory=directory)
     numbers = sorted(named)
     first = named[numbers[0]][1]
     with first.open("rb") as file:
         header = file.read(_LONG_HEADER.size)
     if len(header) < _LONG_HEADER.size:
-        raise NoWal(f"not a WAL segment: file={first}")
+        raise ConfigInvalid("not a WAL segment", file=first)
     segment_size: int = _LONG_HEADER.unpack(header)[-2]
     if segment_size not in {1 << n for n in range(20, 31)}:
-        raise NoWal(f"not a WAL segment: file={first}")
+        raise ConfigInvalid("not a WAL segment", file=first)
     segments: list[Segment] = []
     for log, segno in numbers:
         start_lsn = (log << 32) + segno * segment_size

@@ -8,6 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from pageserver import checkwal
+from pageserver.errors import ConfigInvalid
 from tests.fix_pg import NewServer
 
 TABLES = """
@@ -101,5 +102,5 @@ def test_the_command_reports_what_it_compared(wal_dir: Path) -> None:
 
 
 def test_a_directory_without_wal_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(checkwal.NoWal, match="no WAL segment files"):
+    with pytest.raises(ConfigInvalid, match="no WAL segment files"):
         checkwal.check(tmp_path)

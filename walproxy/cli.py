@@ -85,4 +85,6 @@ _COMMANDS: Final = {
 for _name, (_module, _function) in _COMMANDS.items():
     _package = _module.rpartition(".")[0]
     if importlib.util.find_spec(_package) is not None and importlib.util.find_spec(_module) is not None:
-        app.command(name=_name)(getattr(importlib.import_module(_module), _function))
+        _imported = importlib.import_module(_module)
+        _class = getattr(_imported, "COMMAND_CLASS", None)
+        app.command(name=_name, cls=_class)(getattr(_imported, _function))

@@ -14,6 +14,12 @@ pub enum WalError {
         /// Which structure.
         what: &'static str,
     },
+    /// Zeros where a record would start: nothing was written there yet.
+    #[error("no record follows: lsn={at}")]
+    NoRecord {
+        /// Where it would start.
+        at: Lsn,
+    },
     /// A field holds a value it cannot have.
     #[error("impossible value: field={field} value={value} lsn={at}")]
     BadField {

@@ -439,6 +439,8 @@ impl WalStream {
             self.partial.clear();
             self.state = State::Switch { start: None, end: self.segment_end(at) };
             Ok(None)
+        } else if tot_len == 0 {
+            Err(WalError::NoRecord { at })
         } else {
             Err(WalError::BadField { at, field: "xl_tot_len", value: tot_len.into() })
         }

@@ -1,0 +1,1 @@
+"""`walproxy inspect`: what is in WAL, from files, folders or a live server."""

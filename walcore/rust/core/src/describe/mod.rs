@@ -5,6 +5,7 @@ pub mod inspect;
 pub mod json;
 pub mod names;
 pub mod stats;
+pub mod text;
 
 pub use filter::Filter;
 pub use inspect::Inspector;

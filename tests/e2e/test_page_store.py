@@ -1,12 +1,17 @@
 """The native page store against a stopped server's own files: every page, at the end of its WAL."""
 
+import random
 import re
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from hashlib import sha1
 from pathlib import Path
 
 from tests.fix_pg import NewServer
 from tools.server import Server
+from walcore import LsnNotCovered
 from walcore._native import BaseWriter, Ingest, Layer, Reader, WalScanner, mask_page
 
 SEGMENT_SIZE = 16 << 20
@@ -299,3 +304,74 @@ def test_every_page_of_a_busy_database_equals_the_stopped_servers(
     readers = [store.reader(*layers) for layers in ([ingest.open_layer()], files, merged)]
     counts = [[reader.delta_counts(key) for key in keys] for reader in readers]
     assert counts[0] == counts[1] == counts[2]
+
+
+@dataclass
+class Shared:
+    """What a feeding thread and reading ones share: the newest reader, and what was read."""
+
+    store: Store
+    ingest: Ingest
+    reader: Reader
+    is_done: bool = False
+    answers: list[tuple[int, list[tuple[int, int, int, int, int]], list[str]]] = field(default_factory=list)
+
+    def feed(self) -> None:
+        """Feed small pieces; freeze, write and open a layer now and then."""
+        for number, piece in enumerate(self.store.wal(self.store.start_lsn, self.store.end_lsn, 8192)):
+            self.ingest.feed(piece)
+            time.sleep(0.001)  # Or it would be done before anyone has read.
+            if number % 200 == 199:
+                frozen = self.ingest.freeze()
+                self.reader = self.store.reader(frozen, self.ingest.open_layer())
+                path = self.store.folder / f"live-{number}"
+                frozen.write(str(path))
+                self.store.layers.append(Layer.open(str(path)))
+                self.reader = self.store.reader(self.ingest.open_layer())
+        self.is_done = True
+
+    def read(self, seed: int, keys: list[tuple[int, int, int, int, int]]) -> None:
+        """Read some pages at the newest LSN, again and again."""
+        draw = random.Random(seed)
+        while not self.is_done:
+            asked = draw.sample(keys, 20)
+            reader, lsn = self.reader, self.ingest.ingested_lsn
+            got = reader.pages(asked, [lsn])
+            time.sleep(0.005)
+            if not any(isinstance(page, LsnNotCovered) for page in got):
+                self.answers.append((lsn, asked, shown(got)))
+
+
+def shown(pages: list[bytes | Exception]) -> list[str]:
+    return [repr(page) if isinstance(page, Exception) else sha1(page).hexdigest() for page in pages]
+
+
+def test_pages_read_while_wal_is_fed_are_those_of_their_lsn(folder: Path, new_server: NewServer) -> None:
+    server = new_server(wal_keep_size="4GB", fsync=False).start()
+    backup = server.base_backup(server.folder / "backup", "-X", "none")
+    for statement in CHURN.split(";\n"):
+        if statement.strip():
+            server.query(statement)
+    server.stop()
+    store = Store(folder, server.data_dir / "pg_wal", server.major, backup)
+    ingest = store.build()
+    base = list(store.layers)
+
+    shared = Shared(store, ingest, store.reader(ingest.open_layer()))
+    whole = store.ingest(store.start_lsn, store.base_sizes)
+    for piece in store.wal(store.start_lsn, store.end_lsn):
+        whole.feed(piece)
+    expected = Store(folder, store.wal_dir, store.major, backup, layers=base).reader(whole.open_layer())
+    rels = expected.relations(store.end_lsn)
+    ours = [rel for rel in rels if rel[2] >= 16384]
+    keys = [(spc, db, rel, fork, blkno) for spc, db, rel, fork, blocks in ours for blkno in range(blocks)]
+    with ThreadPoolExecutor() as threads:
+        readers = [threads.submit(shared.read, seed, keys) for seed in range(3)]
+        threads.submit(shared.feed).result()
+        for reader in readers:
+            reader.result()
+
+    assert len({lsn for lsn, _, _ in shared.answers}) > 20
+    assert len(store.layers) > 3
+    for lsn, asked, got in shared.answers:
+        assert got == shown(expected.pages(asked, [lsn]))

@@ -7,7 +7,7 @@ import structlog
 from pageserver.backup import BackupConnection
 from pageserver.backupfiles import parse_backup_label
 from pageserver.controlfile import ControlFile, parse_control_file
-from pageserver.errors import BootstrapFailed, Refused
+from pageserver.errors import BootstrapFailed, Poisoned, Refused
 from pageserver.layers import base_layer_name, store_sizes
 from pageserver.layout import Layout
 from pageserver.manifest import FullPageWrites, LayerEntry, Manifest, replace_manifest, sync_dir
@@ -50,6 +50,14 @@ class Bootstrap:
             Refused: the primary is not the cluster that the walproxy nodes follow.
             Poisoned: the disk refused.
         """
+        try:
+            return self._run()
+        except OSError as error:
+            raise Poisoned(
+                "cannot write the base backup", path=error.filename, reason=error.strerror or error
+            ) from error
+
+    def _run(self) -> Manifest:
         self._layout.clear()
         logger.info("base backup begins", slot_lsn=str(self._reserved_lsn))
         end_lsn = self._receive()
@@ -128,7 +136,7 @@ class Bootstrap:
             start_lsn=start_lsn,
             consistency_lsn=consistency_lsn,
             end_lsn=start_lsn,
-            layers=(LayerEntry(name, start_lsn, start_lsn, path.stat().st_size),),
+            layers=(LayerEntry(name, start_lsn, start_lsn, path.stat().st_size, level=0),),
             sizes=sizes,
             hint_steps=((start_lsn, control.hint_bits_logged),),
             full_page_writes=FullPageWrites(control.full_page_writes, control.redo_lsn),

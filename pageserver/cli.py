@@ -6,6 +6,7 @@ import importlib.util
 import json
 import logging
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -16,7 +17,7 @@ from rich.console import Console
 
 from pageserver import server, status
 from pageserver.config import load_settings
-from pageserver.errors import ConfigInvalid, PageserverError
+from pageserver.errors import ConfigInvalid, ExitCode, PageserverError
 from walproxy.wire.aio import parse_address
 
 app = typer.Typer(
@@ -74,6 +75,9 @@ def main() -> None:
         if error.hint is not None:
             typer.echo(f"hint: {error.hint}", err=True)
         sys.exit(error.exit_code)
+    except Exception:  # noqa: BLE001 - the program's supervisor: a bug ends it with a code of its own
+        traceback.print_exc()
+        sys.exit(ExitCode.RUNTIME)
 
 
 def _listener(config: Path | None) -> str:

@@ -8,6 +8,7 @@ from typing import Final
 import structlog
 
 from pageserver import nodes
+from pageserver.compaction import layers_to_merge
 from pageserver.errors import StreamBroken, WalMissing
 from pageserver.timeline import Frozen, Timeline
 from walcore.errors import WalCorrupt
@@ -33,6 +34,8 @@ _SILENCE_MAX_S: Final = 10.0
 """A node that says nothing for so long, not even when asked, is gone."""
 _BEHIND_AFTER_S: Final = 5.0
 """Without new WAL for so long, the others are asked whether they have more."""
+_OVERFULL: Final = 2.0
+"""The open layer may grow so far over its limit while another is written. Then ingest waits."""
 _RETRY_MAX_S: Final = 2.0
 
 
@@ -109,6 +112,8 @@ class WalReceiver:
             raise _as_broken(broken) from broken
         finally:
             connection.close()
+            # Otherwise what came last would wait for the next stream to be made durable.
+            await asyncio.to_thread(self._timeline.sync)
 
     async def _start(self, connection: CopyBoth) -> Lsn:
         timeline = self._timeline
@@ -160,22 +165,21 @@ class WalReceiver:
         timeline = self._timeline
         await loop.run_in_executor(self._append_thread, timeline.append, wal)
         timeline.wake_waiters()
-        if timeline.wants_freeze:
-            await self._finish_writing()
-            frozen = await loop.run_in_executor(self._append_thread, timeline.freeze)
-            self._writing = asyncio.create_task(self._write_layer(frozen))
-        elif timeline.is_overfull or (self._writing is not None and self._writing.done()):
-            await self._finish_writing()
-
-    async def _write_layer(self, frozen: Frozen) -> None:
-        write = self._timeline.write_frozen
-        manifest, layer = await asyncio.get_running_loop().run_in_executor(self._layer_thread, write, frozen)
-        self._timeline.take_written(manifest, layer)
-
-    async def _finish_writing(self) -> None:
-        if self._writing is not None:
+        if self._writing is not None and (self._writing.done() or timeline.open_fill >= _OVERFULL):
             await asyncio.shield(self._writing)
             self._writing = None
+        if self._writing is None and timeline.open_fill >= 1:
+            frozen = await loop.run_in_executor(self._append_thread, timeline.freeze)
+            self._writing = asyncio.create_task(self._write_layer(frozen))
+
+    async def _write_layer(self, frozen: Frozen) -> None:
+        timeline = self._timeline
+        loop = asyncio.get_running_loop()
+        written = await loop.run_in_executor(self._layer_thread, timeline.write_frozen, frozen)
+        timeline.take_written(written)
+        while (places := layers_to_merge(timeline.manifest.layers)) is not None:
+            written = await loop.run_in_executor(self._layer_thread, timeline.merge_layers, places)
+            timeline.take_written(written)
 
 
 class _Stream:
@@ -201,7 +205,7 @@ class _Stream:
         while True:
             data = await self._connection.receive()
             if data is None:
-                raise StreamBroken("the node ended the stream", lsn=self._next_lsn)
+                raise await self._ended()
             self._heard_s = time.monotonic()
             match parse_server_message(data):
                 case XLogData(start_lsn, _, _, wal):
@@ -220,6 +224,17 @@ class _Stream:
                 case Keepalive(reply_requested=reply_requested):
                     if reply_requested:
                         self._report_due.set()
+
+    async def _ended(self) -> StreamBroken:
+        """The node has sent all there is of our Postgres timeline."""
+        rows = await self._connection.finish_copy()
+        next_tli = b"" if not rows else rows[0][0]
+        return StreamBroken(
+            "the primary's timeline ended with a promotion, which is not followed yet: "
+            "to go on after it, empty data_dir and start again",
+            lsn=self._next_lsn,
+            next_tli=(next_tli or b"").decode(),
+        )
 
     async def append(self) -> None:
         """Hand on everything that has arrived, as one piece."""

@@ -1,9 +1,10 @@
 """Files beside the manifest: layers and the size state, their names and how they are opened and stored."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-from pageserver.errors import DataDamaged
-from pageserver.manifest import LayerEntry, SizesEntry, replace_file
+from pageserver.errors import DataDamaged, Poisoned
+from pageserver.manifest import LayerEntry, SizesEntry, replace_file, sync_dir
 from walcore import LayerCorrupt
 from walcore._native import Layer, crc32c
 
@@ -13,9 +14,31 @@ def base_layer_name(lsn: int) -> str:
     return f"{int(lsn):016X}.base"
 
 
-def layer_name(start_lsn: int, end_lsn: int) -> str:
+def layer_name(start_lsn: int, end_lsn: int, level: int) -> str:
     """A layer that indexes a range of WAL."""
-    return f"{int(start_lsn):016X}-{int(end_lsn):016X}.index"
+    return f"{int(start_lsn):016X}-{int(end_lsn):016X}-{level}.index"
+
+
+def write_layer(
+    directory: Path, start_lsn: int, end_lsn: int, *, level: int, write: Callable[[str], None]
+) -> LayerEntry:
+    """Have a layer file written, durably, under its name.
+
+    Raises:
+        Poisoned: the disk refused.
+    """
+    name = layer_name(start_lsn, end_lsn, level)
+    path = directory / name
+    temporary = path.with_name(name + ".new")
+    try:
+        temporary.unlink(missing_ok=True)
+        write(str(temporary))
+        temporary.rename(path)
+        sync_dir(directory)
+        size = path.stat().st_size
+    except OSError as error:
+        raise Poisoned("cannot write a layer", path=path, reason=error.strerror or error) from error
+    return LayerEntry(name, start_lsn, end_lsn, size, level)
 
 
 def open_layer(directory: Path, entry: LayerEntry) -> Layer:

@@ -28,12 +28,13 @@ _CRC = struct.Struct("<I")
 
 @dataclass(frozen=True, slots=True)
 class LayerEntry:
-    """A layer file: its name under `layers/`, and the WAL it covers, `end_lsn` excluded."""
+    """A layer file: its name under `layers/`, the WAL it covers, and how often its content was merged."""
 
     name: str
     start_lsn: int
     end_lsn: int
     file_bytes: int
+    level: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,9 +101,20 @@ class WalFiles:
                 raise DataDamaged("a wal segment is cut short", path=path, bytes=size)
             segment = Lsn(segment + self._segment_size)
 
-    def total_bytes(self) -> int:
-        """Bytes of all segment files."""
-        return sum(entry.stat().st_size for entry in os.scandir(self.directory))
+    def adopt(self, start_lsn: int, end_lsn: int) -> None:
+        """Have the next `sync` cover a range that an earlier process wrote, and may not have synced.
+
+        Raises:
+            Poisoned: the disk refused.
+        """
+        segment = segment_start(start_lsn, self._segment_size)
+        try:
+            while segment < end_lsn:
+                self._file(segment)
+                segment = Lsn(segment + self._segment_size)
+        except OSError as error:
+            raise Poisoned("cannot open wal", lsn=segment, reason=error.strerror) from error
+        self._is_name_new = True
 
     @property
     def open_files(self) -> int:

@@ -1,8 +1,5 @@
 """One timeline: the WAL that came in, the layers that index it, the view that pages are rebuilt from."""
 
-import asyncio
-import heapq
-import itertools
 import threading
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,10 +7,12 @@ from typing import Any
 import structlog
 
 from pageserver.errors import LsnNotReached, LsnTooOld
-from pageserver.layers import layer_name, load_sizes, open_layer, store_sizes
+from pageserver.layers import load_sizes, open_layer, store_sizes, write_layer
 from pageserver.layout import Layout
-from pageserver.manifest import FullPageWrites, LayerEntry, Manifest, replace_manifest, sync_dir
+from pageserver.manifest import FullPageWrites, Manifest, replace_manifest
+from pageserver.primary import PrimarySettings
 from pageserver.segments import WalFiles
+from pageserver.waiters import LsnWaiters
 from walcore._native import Ingest, Layer, Reader, WalScanner
 from walproxy.wire.lsn import INVALID_LSN, Lsn, segment_start
 
@@ -42,21 +41,20 @@ class Timeline:
 
     def __init__(self, layout: Layout, manifest: Manifest, limits: LayerLimits) -> None:
         self.manifest = manifest
-        self.full_page_writes = manifest.full_page_writes
+        self.primary = PrimarySettings.of(manifest)
         self.received_lsn = INVALID_LSN
         self.durable_lsn = Lsn(manifest.end_lsn)
         self._layout = layout
         self._limits = limits
-        self._hint_steps = list(manifest.hint_steps)
         self._files = WalFiles(layout.wal, tli=manifest.tli, segment_size=manifest.segment_size)
         self._layers = [open_layer(layout.layers, entry) for entry in manifest.layers]
         self._frozen: Layer | None = None
         self._view_lock = threading.Lock()
         self._ingest = self._new_ingest()
         self._scanner = self._new_scanner(self.start_lsn)
-        self._tail = b""
-        self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._numbers = itertools.count()
+        self._held: list[bytes] = []
+        self._held_lsn = INVALID_LSN
+        self._waiters = LsnWaiters()
         self.reader = self._new_reader()
 
     @classmethod
@@ -92,11 +90,6 @@ class Timeline:
         return ingested_lsn
 
     @property
-    def hint_bits_logged(self) -> bool:
-        """Data checksums or wal_log_hints are on."""
-        return self._hint_steps[-1][1]
-
-    @property
     def open_bytes(self) -> int:
         """Memory of the open layer."""
         return self._ingest.open_bytes
@@ -104,14 +97,15 @@ class Timeline:
     @property
     def wal_bytes(self) -> int:
         """Local WAL."""
-        return self._files.total_bytes()
+        size = self.manifest.segment_size
+        return segment_start(self.ingested_lsn, size) + size - segment_start(self.manifest.start_lsn, size)
 
     def restart_stream(self) -> Lsn:
         """Forget bytes that came after the last whole record; the next ones start at the LSN returned."""
         start_lsn = self.start_lsn
         self._scanner = self._new_scanner(start_lsn)
-        self._tail = b""
-        self.received_lsn = start_lsn
+        self._held.clear()
+        self.received_lsn = self._held_lsn = start_lsn
         return start_lsn
 
     def append(self, wal: bytes) -> None:
@@ -124,15 +118,17 @@ class Timeline:
             Poisoned: the disk refused.
         """
         self._scanner.feed(wal)
-        held_lsn = self.received_lsn - len(self._tail)
+        self._held.append(wal)
         self.received_lsn = Lsn(self.received_lsn + len(wal))
-        wal = self._tail + wal
-        whole_bytes = max(0, min(self._scanner.record_end_lsn, self.received_lsn) - held_lsn)
-        self._tail = wal[whole_bytes:]
-        if whole_bytes:
-            whole = wal[:whole_bytes]
-            self._files.write(held_lsn, whole)
-            self._index(held_lsn, whole)
+        start_lsn = self._held_lsn
+        end_lsn = min(self._scanner.record_end_lsn, self.received_lsn)
+        if end_lsn > start_lsn:
+            held = b"".join(self._held)
+            self._held = [held[end_lsn - start_lsn :]]
+            self._held_lsn = Lsn(end_lsn)
+            whole = held[: end_lsn - start_lsn]
+            self._files.write(start_lsn, whole)
+            self._index(start_lsn, whole)
 
     def sync(self) -> Lsn:
         """Make what was appended before the call durable. Returns the new `durable_lsn`.
@@ -146,21 +142,12 @@ class Timeline:
         return self.durable_lsn
 
     @property
-    def wants_freeze(self) -> bool:
-        """Whether the open layer is full and no other is being written."""
-        if self._frozen is not None:
-            return False
-        return (
-            self.ingested_lsn - self.manifest.end_lsn >= self._limits.wal_bytes_max
-            or self._ingest.open_bytes >= self._limits.open_bytes_max
-        )
-
-    @property
-    def is_overfull(self) -> bool:
-        """Whether ingest must wait for the layer that is being written."""
-        return self._frozen is not None and (
-            self._ingest.open_bytes >= self._limits.open_bytes_max
-            or self.ingested_lsn - self._frozen.end_lsn >= self._limits.wal_bytes_max
+    def open_fill(self) -> float:
+        """How full the open layer is: from 1 on it wants to be frozen."""
+        start_lsn = self.manifest.end_lsn if self._frozen is None else self._frozen.end_lsn
+        return max(
+            (self.ingested_lsn - start_lsn) / self._limits.wal_bytes_max,
+            self._ingest.open_bytes / self._limits.open_bytes_max,
         )
 
     def freeze(self) -> "Frozen":
@@ -174,11 +161,11 @@ class Timeline:
             layer,
             end_lsn=self.ingested_lsn,
             sizes=self._ingest.sizes(),
-            hint_steps=tuple(self._hint_steps),
-            full_page_writes=self.full_page_writes,
+            hint_steps=tuple(self.primary.hint_steps),
+            full_page_writes=self.primary.full_page_writes,
         )
 
-    def write_frozen(self, frozen: "Frozen") -> tuple[Manifest, Layer]:
+    def write_frozen(self, frozen: "Frozen") -> "Written":
         """Write a frozen layer and the manifest that names it. In a thread; `append` may go on.
 
         Raises:
@@ -186,17 +173,13 @@ class Timeline:
         """
         self.sync()
         directory = self._layout.layers
-        name = layer_name(self.manifest.end_lsn, frozen.end_lsn)
-        path = directory / name
-        temporary = path.with_name(name + ".new")
-        temporary.unlink(missing_ok=True)
-        frozen.layer.write(str(temporary))
-        temporary.rename(path)
-        sync_dir(directory)
-        entry = LayerEntry(name, self.manifest.end_lsn, frozen.end_lsn, path.stat().st_size)
+        entry = write_layer(
+            directory, self.manifest.end_lsn, frozen.end_lsn, level=0, write=frozen.layer.write
+        )
         manifest = replace(
             self.manifest,
             end_lsn=frozen.end_lsn,
+            generation=self.manifest.generation + 1,
             layers=(*self.manifest.layers, entry),
             sizes=store_sizes(directory, frozen.end_lsn, frozen.sizes),
             hint_steps=frozen.hint_steps,
@@ -204,21 +187,53 @@ class Timeline:
         )
         layer = open_layer(directory, entry)
         replace_manifest(self._layout.root, manifest)
-        (directory / self.manifest.sizes.name).unlink(missing_ok=True)
-        return manifest, layer
+        return Written(manifest, [*self._layers, layer], (self.manifest.sizes.name,))
 
-    def take_written(self, manifest: Manifest, layer: Layer) -> None:
-        """Read from the file from now on; the copy in memory goes."""
+    def merge_layers(self, places: range) -> "Written":
+        """Make one layer of some neighbours. In the same thread as `write_frozen`.
+
+        Raises:
+            Poisoned: the disk refused.
+            LayerCorrupt: one of them is damaged.
+        """
+        layers, entries = self._layers, self.manifest.layers
+        merged, gone = layers[places.start : places.stop], entries[places.start : places.stop]
+        directory = self._layout.layers
+        entry = write_layer(
+            directory,
+            gone[0].start_lsn,
+            gone[-1].end_lsn,
+            level=gone[0].level + 1,
+            write=lambda path: Layer.merge(merged, path),
+        )
+        manifest = replace(
+            self.manifest,
+            generation=self.manifest.generation + 1,
+            layers=(*entries[: places.start], entry, *entries[places.stop :]),
+        )
+        layer = open_layer(directory, entry)
+        replace_manifest(self._layout.root, manifest)
+        return Written(
+            manifest,
+            [*layers[: places.start], layer, *layers[places.stop :]],
+            tuple(entry.name for entry in gone),
+        )
+
+    def take_written(self, written: "Written") -> None:
+        """Read from the new files from now on; what they replace goes. Views that are in use keep theirs."""
+        is_frozen_in = written.manifest.end_lsn > self.manifest.end_lsn
         with self._view_lock:
-            self.manifest = manifest
-            self._layers.append(layer)
-            self._frozen = None
+            self.manifest = written.manifest
+            self._layers = written.layers
+            if is_frozen_in:
+                self._frozen = None
             self.reader = self._new_reader()
+        for name in written.replaced:
+            (self._layout.layers / name).unlink(missing_ok=True)
         logger.info(
-            "layer written",
-            end_lsn=str(Lsn(manifest.end_lsn)),
-            entries=layer.entries,
-            bytes=manifest.layers[-1].file_bytes,
+            "layer written" if is_frozen_in else "layers merged",
+            end_lsn=str(Lsn(self.manifest.end_lsn)),
+            layers=len(self._layers),
         )
 
     def read_lsn(self, lsn: int | None) -> Lsn:
@@ -254,11 +269,8 @@ class Timeline:
         """
         if self.ingested_lsn >= lsn:
             return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiters, (lsn, next(self._numbers), future))
         try:
-            async with asyncio.timeout(timeout_s):
-                await future
+            await self._waiters.wait(lsn, timeout_s)
         except TimeoutError:
             raise LsnNotReached(
                 "that lsn is not ingested yet: retry, or see whether wal still arrives",
@@ -269,11 +281,7 @@ class Timeline:
 
     def wake_waiters(self) -> None:
         """Let those go on who waited for what is ingested now."""
-        lsn = self.ingested_lsn
-        while self._waiters and (self._waiters[0][0] <= lsn or self._waiters[0][2].done()):
-            future = heapq.heappop(self._waiters)[2]
-            if not future.done():
-                future.set_result(None)
+        self._waiters.wake(self.ingested_lsn)
 
     def close(self) -> None:
         """Close the WAL files."""
@@ -291,27 +299,13 @@ class Timeline:
 
     def _follow(self, events: list[dict[str, Any]]) -> None:
         """Keep track of the settings of the primary that the WAL speaks of."""
-        for event in events:
-            match event["kind"]:
-                case "fpw_change":
-                    self._set_full_page_writes(event["full_page_writes"], event["lsn"])
-                case "checkpoint":
-                    # It holds the state as of its redo point; a change may stand between that and the record.
-                    if event["redo_lsn"] >= self.full_page_writes.lsn:
-                        self._set_full_page_writes(event["full_page_writes"], event["redo_lsn"])
-                case "parameter_change":
-                    is_logged = self.manifest.data_checksums or event["wal_log_hints"]
-                    if is_logged != self._hint_steps[-1][1]:
-                        with self._view_lock:
-                            self._hint_steps.append((event["lsn"], is_logged))
-                            self.reader = self._new_reader()
-                case _:
-                    pass
-
-    def _set_full_page_writes(self, is_on: bool, lsn: int) -> None:
-        if is_on != self.full_page_writes.is_on:
-            self.full_page_writes = FullPageWrites(is_on, lsn)
-            logger.info("full_page_writes changed", is_on=is_on, lsn=str(Lsn(lsn)))
+        full_page_writes, steps = self.primary.full_page_writes, len(self.primary.hint_steps)
+        with self._view_lock:
+            self.primary.follow(events)
+            if len(self.primary.hint_steps) > steps:
+                self.reader = self._new_reader()
+        if (now := self.primary.full_page_writes) != full_page_writes:
+            logger.info("full_page_writes changed", is_on=now.is_on, lsn=str(Lsn(now.lsn)))
 
     def _recover(self) -> None:
         """Index local WAL after the last layer, up to where it ends."""
@@ -331,7 +325,8 @@ class Timeline:
             held_lsn = Lsn(held_lsn + whole_bytes)
             if reason is not None:
                 break
-        self.durable_lsn = Lsn(manifest.end_lsn)
+        self._files.adopt(manifest.end_lsn, self.ingested_lsn)
+        self.sync()
         self.restart_stream()
         logger.info(
             "local wal indexed", start_lsn=str(start_lsn), end_lsn=str(self.ingested_lsn), stopped_by=reason
@@ -361,7 +356,7 @@ class Timeline:
             tli=self.manifest.tli,
             segment_size=self.manifest.segment_size,
             major=self.manifest.major,
-            hint_bits_logged=self._hint_steps,
+            hint_bits_logged=self.primary.hint_steps,
         )
 
 
@@ -374,3 +369,12 @@ class Frozen:
     sizes: bytes
     hint_steps: tuple[tuple[int, bool], ...]
     full_page_writes: FullPageWrites
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What the manifest on disk says now, its layers, and the files that it no longer names."""
+
+    manifest: Manifest
+    layers: list[Layer]
+    replaced: tuple[str, ...]

@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.e2e.faulty_node import Fault, faulty_node
 from tests.fix_pg import NewServer
 from tools.process import Process
 from tools.server import Server
@@ -333,3 +335,83 @@ def test_the_state_of_full_page_writes_is_followed(
     again = serving(pageserver)
     assert again["full_page_writes"] == "off"
     assert again["full_page_writes_lsn"] == off["full_page_writes_lsn"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (Fault.FLIP, "damaged wal"),
+        (Fault.GAP, "gap in the wal"),
+        (Fault.SILENT, "another node has more wal"),
+        (Fault.BEHIND, "another node has more wal"),
+        (Fault.HANG_UP, "lost the node"),
+    ],
+)
+def test_a_bad_node_is_left_for_the_next(
+    fault: Fault, reason: str, new_server: NewServer, new_pageserver: NewPageserver
+) -> None:
+    primary = new_server().start()
+    with faulty_node(primary.conninfo()) as node:
+        pageserver = new_pageserver(primary, node.conninfo, primary.conninfo())
+        pageserver.start()
+        assert f"port={node.address.port}" in serving(pageserver)["connected_node"]
+
+        node.fault = fault
+        primary.run("pgbench", "-i", "-q", "-s", 1)
+
+        _pages, different = differences(primary, pageserver)
+        assert not different
+        assert reason in pageserver.tail()
+        assert f"port={primary.port}" in pageserver.status()["connected_node"]
+
+
+@pytest.mark.parametrize(("fault", "reason"), [(Fault.FLIP, "damaged"), (Fault.SILENT, "silent")])
+def test_with_no_good_node_it_serves_what_it_has_and_goes_on_later(
+    fault: Fault, reason: str, new_server: NewServer, new_pageserver: NewPageserver
+) -> None:
+    primary = new_server().start()
+    primary.query("create table t as select 1 as v")
+    ((rel, *_),) = primary.query(LOGGED + " and c.relname = 't'")
+    with faulty_node(primary.conninfo()) as node:
+        pageserver = new_pageserver(primary, node.conninfo)
+        pageserver.start()
+        serving(pageserver)
+        catch_up(primary, pageserver)
+        page = pageserver.query("select get_raw_page(%s, 'main', 0)", rel)
+
+        node.fault = fault
+        primary.query("update t set v = 2")
+        until(lambda: reason in (pageserver.status()["last_error"] or ""), what="the fault is seen")
+
+        assert pageserver.query("select get_raw_page(%s, 'main', 0)", rel) == page
+        node.fault = Fault.NONE
+        _pages, different = differences(primary, pageserver)
+        assert not different
+
+
+def test_a_full_disk_ends_it_and_it_goes_on_when_there_is_room(
+    new_server: NewServer, new_pageserver: NewPageserver
+) -> None:
+    primary = new_server().start()
+    pageserver = new_pageserver(primary)
+    pageserver.data_dir.mkdir()
+    small = ["mount", "-t", "tmpfs", "-o", "size=90m", "tmpfs", str(pageserver.data_dir)]
+    if subprocess.run(small, check=False, capture_output=True).returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    try:
+        pageserver.start()
+        serving(pageserver)
+
+        primary.run("pgbench", "-i", "-q", "-s", 8)
+
+        assert pageserver.wait(deadline_s=60) == 4
+        assert "No space left on device" in pageserver.tail()
+        grown = ["mount", "-o", "remount,size=900m", str(pageserver.data_dir)]
+        subprocess.run(grown, check=True)
+        pageserver.start()
+        serving(pageserver)
+        _pages, different = differences(primary, pageserver)
+        assert not different
+    finally:
+        pageserver.kill()
+        subprocess.run(["umount", str(pageserver.data_dir)], check=True)

@@ -28,7 +28,7 @@ MANIFEST = Manifest(
     start_lsn=0x2000028,
     consistency_lsn=0x2000158,
     end_lsn=0x3000000,
-    layers=(LayerEntry("a.base", 1, 2, 3), LayerEntry("b.index", 2, 4, 5)),
+    layers=(LayerEntry("a.base", 1, 2, 3, 0), LayerEntry("b.index", 2, 4, 5, 1)),
     sizes=SizesEntry("c.sizes", 7, 8),
     hint_steps=((0x2000028, True),),
     full_page_writes=FullPageWrites(is_on=True, lsn=0x2000028),

@@ -1,0 +1,32 @@
+"""Who waits for which LSN."""
+
+import asyncio
+import heapq
+import itertools
+
+from walproxy.wire.lsn import Lsn
+
+
+class LsnWaiters:
+    """Wakes waiters once their LSN is reached. Belongs to the event loop."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._numbers = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    async def wait(self, lsn: int, timeout_s: float) -> None:
+        """Return once `wake` was called with that LSN or a later one. Raises TimeoutError."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._heap, (lsn, next(self._numbers), future))
+        async with asyncio.timeout(timeout_s):
+            await future
+
+    def wake(self, lsn: Lsn) -> None:
+        """That LSN is reached."""
+        while self._heap and (self._heap[0][0] <= lsn or self._heap[0][2].done()):
+            future = heapq.heappop(self._heap)[2]
+            if not future.done():
+                future.set_result(None)

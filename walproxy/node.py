@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -19,6 +20,7 @@ from walproxy.errors import (
     NotReady,
     PrimaryUnreachable,
     SlotActive,
+    WalproxyError,
     WalRemoved,
 )
 from walproxy.ports import (
@@ -46,6 +48,7 @@ from walproxy.wire.lsn import INVALID_LSN, Lsn, segment_start
 _RECENT_BYTES_MAX: Final = 16 << 20
 _BACKLOG_BYTES_MAX: Final = 32 << 20  # Taken from the primary and not on our disk yet.
 _REMOVE_EVERY_S: Final = 2.0
+_FAST_S: Final = 0.02  # For one write and sync.
 _RETRY_S: Final = 0.1
 _RETRY_MAX_S: Final = 1.0
 _REFUSED_RETRY_S: Final = 5.0
@@ -156,6 +159,8 @@ class Node:
             now_s=self._loop.time(),
             draw=random.random(),  # noqa: S311 - a time to wait, no secret
         )
+        # While it is, work is done in place: handing it to the thread and back costs more than the sync.
+        self._is_disk_fast = True
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
         self._downstreams: Downstreams | None = None
         self._recent = RecentWal(bytes_max=_RECENT_BYTES_MAX)
@@ -232,16 +237,25 @@ class Node:
                 self._send_request(peer, request)
             if ready.disk is None:
                 break
-            if ready.disk.touches_disk:
+            if not ready.disk.touches_disk:
+                self._finish(ready.disk)
+            elif self._is_disk_fast and not ready.disk.control:
+                try:
+                    self._work(ready.disk)
+                except WalproxyError as error:
+                    self._fail_with(error)
+                    return
+                self._finish(ready.disk)
+            else:
                 done = self._loop.run_in_executor(self._disk, self._work, ready.disk)
                 done.add_done_callback(lambda done, work=ready.disk: self._worked(work, done))  # type: ignore[misc]
                 break
-            self._finish(ready.disk)
         self._after(now_s)
 
     def _work(self, work: DiskWork) -> None:
-        """In the disk thread: the fields in their order, each durable before the next is begun."""
+        """The fields in their order, each durable before the next is begun. Blocking."""
         store = self._store
+        begun_s = time.monotonic()
         if work.control:
             self._control.save(work.control)
         if work.new_log:
@@ -256,12 +270,17 @@ class Node:
             store.write(write.lsn, write.wal, tli=write.tli)
         if work.wal:
             store.sync()
+        self._is_disk_fast = time.monotonic() - begun_s < _FAST_S
+
+    def _fail_with(self, error: BaseException) -> None:
+        """Nothing is answered from now on, and the process ends."""
+        if not self._failed.done():
+            self._failed.set_exception(error)
 
     def _worked(self, work: DiskWork, done: asyncio.Future[None]) -> None:
         error = done.exception()
         if error is not None:
-            if not self._failed.done():
-                self._failed.set_exception(error)
+            self._fail_with(error)
             return
         self._finish(work)
         self.settle()
@@ -361,8 +380,8 @@ class Node:
         error = done.exception()
         if error is None:
             self._replica.acceptor.on_removed(self._store.start_lsn)
-        elif not self._failed.done():
-            self._failed.set_exception(error)
+        else:
+            self._fail_with(error)
 
     # --- peers -----------------------------------------------------------------------------------------
 

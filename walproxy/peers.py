@@ -96,7 +96,7 @@ async def dial(peer: str, conninfo: str, handler: PeerHandler, complaints: Compl
         retry_s = min(retry_s * 1.5, _RETRY_MAX_S)
 
 
-async def _listen_to(stream: CopyBoth, take: Callable[[Message], None], handler: PeerHandler) -> None:
+async def _listen_to(stream: CopyStream, take: Callable[[Message], None], handler: PeerHandler) -> None:
     """Take messages, all that are here before anything is done about them."""
     while (data := await stream.receive()) is not None:
         more: bytes | None = data
@@ -104,6 +104,7 @@ async def _listen_to(stream: CopyBoth, take: Callable[[Message], None], handler:
             take(decode(more))
             more = stream.receive_ready()
         handler.settle()
+        await handler.room()
 
 
 async def answer(
@@ -127,10 +128,7 @@ async def answer(
         handler.on_accepted(peer, stream)
         handler.on_request(peer, greeting)
         handler.settle()
-        while (data := await stream.receive()) is not None:
-            handler.on_request(peer, decode(data))
-            handler.settle()
-            await handler.room()
+        await _listen_to(stream, lambda message: handler.on_request(peer, message), handler)
     except QuorumError as error:
         complaints.note(peer or "unknown", error)
     except (WireError, ConnectionError) as error:

@@ -214,6 +214,9 @@ class CopyStream(Protocol):
             ConnectionError: the connection is lost.
         """
 
+    def receive_ready(self) -> bytes | None:
+        """As `receive`, of what is already here; None also if nothing is."""
+
     def send(self, data: bytes) -> None:
         """Queue one CopyData; goes out as soon as the socket takes it, without a `flush`."""
 

@@ -183,6 +183,11 @@ class Connection:
             await self._fill()
         return messages.decode(frame, messages.FRONTEND)
 
+    def next_message_ready(self) -> Message | None:
+        """As `next_message`, of what is already here; None if nothing is."""
+        frame = self._frames.next_frame()
+        return None if frame is None else messages.decode(frame, messages.FRONTEND)
+
     async def _fill(self) -> None:
         data = await self._reader.read(_READ_BYTES)
         if not data:
@@ -242,19 +247,33 @@ class CopyStream:
             RemoteProtocolError, SqlError: it sent what has no place in a copy, or CopyFail.
         """
         while not self._is_done:
-            match await self._connection.next_message():
-                case messages.CopyData(data):
-                    return data
-                case messages.CopyDone():
-                    self._is_done = True
-                case messages.CopyFail(reason):
-                    raise SqlError("57014", f"copy from the client failed: {reason}")
-                case messages.Terminate():
-                    raise ConnectionResetError("client ended the connection")
-                case messages.Sync() | messages.Flush():
-                    continue
-                case other:
-                    raise RemoteProtocolError("unexpected message in a copy", message=type(other).__name__)
+            data = self._take(await self._connection.next_message())
+            if data is not None:
+                return data
+        return None
+
+    def receive_ready(self) -> bytes | None:
+        """As `receive`, of what is already here; None also if nothing is."""
+        while not self._is_done and (message := self._connection.next_message_ready()) is not None:
+            data = self._take(message)
+            if data is not None:
+                return data
+        return None
+
+    def _take(self, message: Message) -> bytes | None:
+        match message:
+            case messages.CopyData(data):
+                return data
+            case messages.CopyDone():
+                self._is_done = True
+            case messages.CopyFail(reason):
+                raise SqlError("57014", f"copy from the client failed: {reason}")
+            case messages.Terminate():
+                raise ConnectionResetError("client ended the connection")
+            case messages.Sync() | messages.Flush():
+                pass
+            case other:
+                raise RemoteProtocolError("unexpected message in a copy", message=type(other).__name__)
         return None
 
     def send(self, data: bytes) -> None:

@@ -69,12 +69,14 @@ class Service(Handler):
     # --- Downstreams --------------------------------------------------------------------------------------
 
     def slots(self) -> tuple[SlotHorizon, ...]:
-        """The slots that hold WAL."""
-        return tuple(
-            SlotHorizon(slot.name, slot.saved_lsn, slot.apply_lsn)
-            for slot in self._slots.all()
-            if slot.saved_lsn > INVALID_LSN
-        )
+        """The slots that hold WAL, and the consumers that have none, for as long as they are connected."""
+        held = [SlotHorizon(slot.name, slot.saved_lsn, slot.apply_lsn) for slot in self._slots.all()]
+        held += [
+            SlotHorizon(f"{self._node.name}/{pid}", sender.flush_lsn or sender.sent_lsn, sender.apply_lsn)
+            for pid, sender in self._senders.items()
+            if sender.slot is None
+        ]
+        return tuple(horizon for horizon in held if horizon.flush_lsn > INVALID_LSN)
 
     def feedback(self) -> Feedback:
         """The oldest of all consumers, connected or with a slot."""

@@ -153,10 +153,10 @@ class WalSender:
                 await asyncio.wait({sending})
                 await stream.send_done()
                 return None if sending.cancelled() else sending.result()
+            end = sending.result()
             await stream.send_done()
             async with asyncio.timeout(SILENCE_MAX_S):
                 await listening
-            return sending.result()
         except TimeoutError as error:
             raise _silent() from error
         finally:
@@ -164,6 +164,7 @@ class WalSender:
             sending.cancel()
             listening.cancel()
             await asyncio.wait({sending, listening})
+        return end
 
     async def _send(self, stream: CopyStream, cluster: Cluster) -> TimelineEnd:
         end: TimelineEnd | None = None

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import asyncpg
+import asyncpg  # type: ignore[import-untyped]
 import psycopg
 import pytest
 
@@ -109,11 +109,8 @@ class Program(Handler):
 async def running(address: Address) -> AsyncIterator[Address]:
     started: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(serve(address, Program(), started=started.set_result))
-    await asyncio.wait([task, started], return_when=asyncio.FIRST_COMPLETED)
-    if task.done():
-        await task
     try:
-        yield started.result()
+        yield await asyncio.wait_for(started, 5)
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

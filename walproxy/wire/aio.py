@@ -136,6 +136,7 @@ class Handler(Protocol):
 
     async def closed(self, connection: "Connection") -> None:
         """A connection has ended."""
+        del connection
 
 
 class Connection:

@@ -1,5 +1,6 @@
 """Values of SQL types, in Postgres' text and binary forms."""
 
+import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -167,45 +168,33 @@ def _array_to_text(element: Type, values: Sequence[Value]) -> bytes:
     return b"{" + b",".join(parts) + b"}"
 
 
+_BLANK: Final = " \t\n\r\v\f"
+_ARRAY_TEXT_ITEM: Final = re.compile(
+    rf'[{_BLANK}]*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^{{}},"\\]*?))[{_BLANK}]*(?P<end>,|\Z)',
+    re.DOTALL,
+)
+
+
 def _array_from_text(element: Type, text: str) -> list[Value]:
     """Read ``{1,NULL,"a b"}``; one dimension only."""
-    text = text.strip()
+    text = text.strip(_BLANK)
     if len(text) < 2 or text[0] != "{" or text[-1] != "}":
         raise ValueError(text)
-    return [None if item is None else element.parse(item) for item in _array_items(text[1:-1])]
-
-
-def _array_items(inner: str) -> list[str | None]:
-    items: list[str | None] = []
+    inner = text[1:-1]
+    values: list[Value] = []
     at = 0
-    while inner.strip():
-        part = []
-        quoted = False
-        while at < len(inner) and inner[at] != ",":
-            if inner[at] == '"':
-                quoted = True
-                at += 1
-                while inner[at : at + 1] != '"':
-                    at += inner[at : at + 1] == "\\"
-                    if at >= len(inner):
-                        raise ValueError(inner)
-                    part.append(inner[at])
-                    at += 1
-            elif inner[at] in "{}\\":
-                raise ValueError(inner)
-            elif not (quoted and inner[at].isspace()):
-                part.append(inner[at])
-            at += 1
-        word = "".join(part) if quoted else "".join(part).strip()
-        if not word and not quoted:
-            raise ValueError(inner)
-        items.append(None if not quoted and word.upper() == "NULL" else word)
-        if at >= len(inner):
+    while inner.strip(_BLANK):
+        match = _ARRAY_TEXT_ITEM.match(inner, at)
+        if match is None or match["plain"] == "":
+            raise ValueError(text)
+        if match["plain"] is None:
+            values.append(element.parse(re.sub(r"\\(.)", r"\1", match["quoted"], flags=re.DOTALL)))
+        else:
+            values.append(None if match["plain"].upper() == "NULL" else element.parse(match["plain"]))
+        if not match["end"]:
             break
-        at += 1
-        if at == len(inner):
-            raise ValueError(inner)
-    return items
+        at = match.end()
+    return values
 
 
 _ARRAY_HEAD: Final = struct.Struct("!iiI")  # Dimensions, has NULLs, type of the elements.

@@ -33,7 +33,8 @@ pub struct PageReader {
 /// The SLRUs of which [`touches`](crate::redo::touches) reports every change.
 const FOLLOWED: [Slru; 1] = [Slru::Clog];
 
-type Sizes = HashMap<(Key, Lsn), Result<Option<Size>, LayerError>>;
+/// Sizes looked up once for many pages.
+type SizesAt = HashMap<(Key, Lsn), Result<Option<Size>, ReadError>>;
 
 impl PageReader {
     /// A reader of these layers.
@@ -48,14 +49,15 @@ impl PageReader {
 
     /// Pages as of an LSN each, on all cores.
     pub fn pages(&self, asked: &[(Key, Lsn)]) -> Vec<Result<PageBuf, ReadError>> {
-        let mut sizes = Sizes::new();
+        let mut sizes = SizesAt::new();
         for (key, at) in asked {
             let key = key.size_key();
-            sizes.entry((key, *at)).or_insert_with(|| self.index.size(&key, *at));
+            // Coverage first: the open layer grows, and what is looked up before it covers an LSN is not all there is.
+            let size = || self.check_covered(*at).and_then(|()| Ok(self.index.size(&key, *at)?));
+            sizes.entry((key, *at)).or_insert_with(size);
         }
         let one = |records: &mut RecordReader<'_>, (key, at): &(Key, Lsn)| {
-            let size = sizes.get(&(key.size_key(), *at)).cloned();
-            let size = size.unwrap_or_else(|| self.index.size(key, *at));
+            let size = sizes.get(&(key.size_key(), *at)).cloned().unwrap_or(Ok(None))?;
             self.page(key, *at, size, records)
         };
         let new_reader = || RecordReader::new(&*self.segments);
@@ -69,11 +71,10 @@ impl PageReader {
         &self,
         key: &Key,
         at: Lsn,
-        size: Result<Option<Size>, LayerError>,
+        size: Option<Size>,
         records: &mut RecordReader<'_>,
     ) -> Result<PageBuf, ReadError> {
-        self.check_covered(at)?;
-        let size = size?.ok_or(ReadError::NoSuchRelation { key: *key, at })?;
+        let size = size.ok_or(ReadError::NoSuchRelation { key: *key, at })?;
         if key.blkno >= size.blocks {
             return Err(ReadError::NoSuchBlock { key: *key, blocks: size.blocks, at });
         }

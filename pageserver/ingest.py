@@ -318,4 +318,13 @@ def _as_broken(error: BaseException) -> StreamBroken:
     """What ended a stream first, in our words."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return error if isinstance(error, StreamBroken) else StreamBroken("lost the node", reason=error)
+    match error:
+        case StreamBroken():
+            return error
+        case SqlError(sqlstate=nodes.UNDEFINED_FILE):
+            return WalMissing(
+                "the node no longer has the wal we need: if no other has, empty data_dir and start again",
+                reason=error,
+            )
+        case _:
+            return StreamBroken("lost the node", reason=error)

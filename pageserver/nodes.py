@@ -11,6 +11,7 @@ from walproxy.wire.libpq import CopyBoth
 from walproxy.wire.lsn import INVALID_LSN, Lsn, parse_lsn
 
 APPLICATION_NAME: Final = "pageserver"
+UNDEFINED_FILE: Final = "58P01"
 _DUPLICATE_OBJECT = "42710"
 
 

@@ -43,6 +43,7 @@ class PageServer(Handler):
         self._receiver: ingest.WalReceiver | None = None
         self._attempt: Bootstrap | None = None
         self._bootstrap_error: str | None = None
+        self._is_recovering = False
 
     async def run(self) -> None:
         """Serve until cancelled.
@@ -82,7 +83,9 @@ class PageServer(Handler):
     def _status(self) -> status.Status:
         timeline, receiver = self._service.timeline, self._receiver
         if timeline is None or receiver is None:
-            return status.bootstrapping(self._attempt, self._bootstrap_error)
+            return status.before_pages(
+                self._attempt, self._bootstrap_error, is_recovering=self._is_recovering
+            )
         return status.of_timeline(timeline, receiver)
 
     async def _listen(self) -> None:
@@ -100,6 +103,7 @@ class PageServer(Handler):
         settings = self._settings
         if manifest is None:
             manifest = await self._bootstrap()
+        self._is_recovering = True
         limits = LayerLimits(settings.layer_wal_bytes_max, settings.layer_open_bytes_max)
         timeline = await asyncio.to_thread(Timeline.open, self._layout, manifest, limits)
         self._receiver = ingest.WalReceiver(timeline, settings.walproxy, slot_name=settings.slot_name)

@@ -29,8 +29,8 @@ _QUERY_CANCELED = "57014"
 _SNAPSHOT_TOO_OLD = "72000"
 
 _BLOCK_MAX = 0xFFFF_FFFE
-_PAGES_MAX = 8192
-"""Of one call: 64 MiB of pages."""
+_PAGES_MAX = 512
+"""Of one call: an answer is built in memory, for each client."""
 _SLOW_READ_S = 0.005
 _READS_IN_THREADS = 100
 """After a slow read: so many more are not made where other clients would have to wait."""

@@ -23,7 +23,7 @@ class Status:
     """The answer to `SHOW pageserver.status`. LSNs are as Postgres prints them; None is not known yet."""
 
     state: str
-    """bootstrapping, catching up to the consistency point, or serving."""
+    """bootstrapping, recovering (indexing local WAL again), catching up to the consistency point, serving."""
     connected_node: str | None
     last_error: str | None
     system_id: str | None = None
@@ -49,10 +49,10 @@ class Status:
         return json.dumps(asdict(self))
 
 
-def bootstrapping(attempt: Bootstrap | None, last_error: str | None) -> Status:
-    """Before there is a timeline."""
+def before_pages(attempt: Bootstrap | None, last_error: str | None, *, is_recovering: bool) -> Status:
+    """While there is no timeline to serve from yet."""
     return Status(
-        state="bootstrapping",
+        state="recovering" if is_recovering else "bootstrapping",
         connected_node=None,
         last_error=last_error,
         bootstrap_received_bytes=None if attempt is None else attempt.staging.received_bytes,

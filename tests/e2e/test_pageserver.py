@@ -13,6 +13,7 @@ import pytest
 
 from tests.e2e.faulty_node import Fault, faulty_node
 from tests.fix_pg import NewServer
+from tests.fix_stack import NewStack
 from tools.process import Process
 from tools.server import Server
 from tools.stack import NOT_YET, Program
@@ -105,8 +106,8 @@ def differences(primary: Server, pageserver: Program) -> tuple[int, list[str]]:
                     different.append(f"{name} {fork}: {size} blocks, not {blocks}")
                 if not size:
                     continue
-                for start in range(0, size, 2000):
-                    asked = list(range(start, min(start + 2000, size)))
+                for start in range(0, size, 500):
+                    asked = list(range(start, min(start + 500, size)))
                     # Our own look at the catalogs may have pruned a page of them meanwhile.
                     lsns = [str(max(parse_lsn(lsn), page_lsn(theirs[block]))) for block in asked]
                     for block, page, error in ours.execute(query, (rel, fork, asked, lsns)):
@@ -415,3 +416,20 @@ def test_a_full_disk_ends_it_and_it_goes_on_when_there_is_room(
     finally:
         pageserver.kill()
         subprocess.run(["umount", str(pageserver.data_dir)], check=True)
+
+
+def test_when_its_node_is_killed_it_goes_on_with_another(new_stack: NewStack) -> None:
+    stack = new_stack(nodes=3)
+    stack.primary.start().run("pgbench", "-i", "-q", "-s", 1)
+    stack.start()
+    connected = serving(stack.pageserver)["connected_node"]
+    (node,) = [node for node in stack.nodes if f"port={node.port}" in connected]
+    running = load(stack.primary, 6)
+
+    node.kill()
+
+    assert running.wait(deadline_s=60) == 0
+    pages, different = differences(stack.primary, stack.pageserver)
+    assert not different
+    assert pages > 1500
+    assert stack.pageserver.status()["connected_node"] != connected

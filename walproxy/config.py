@@ -1,5 +1,6 @@
 """Settings: one TOML file, every key mirrored by an environment variable `WALPROXY_<KEY>`."""
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
@@ -102,6 +103,8 @@ def load_settings(path: Path | None) -> Settings:
             raise ConfigInvalid("cannot read the configuration", path=path, reason=error.strerror) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigInvalid("the configuration is not toml", path=path, reason=error) from error
+    # A table in the environment replaces the one in the file; pydantic would mix the two.
+    values = {key: value for key, value in values.items() if f"WALPROXY_{key.upper()}" not in os.environ}
     try:
         return Settings(**values)
     except ValidationError as error:

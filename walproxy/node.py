@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import random
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,121 +10,37 @@ from typing import Final
 
 import structlog
 
-from walcore._native import WalScanner
-from walcore.errors import WalCorrupt
 from walproxy import peers
 from walproxy.config import Settings
 from walproxy.errors import (
-    ConfigInvalid,
     NotReady,
-    PrimaryUnreachable,
-    SlotActive,
     WalproxyError,
-    WalRemoved,
 )
+from walproxy.follow import PrimaryFollower
+from walproxy.opening import open_log
 from walproxy.ports import (
     ControlFile,
     CopyStream,
     Downstreams,
-    EndOfTimeline,
     Upstream,
     WalStore,
 )
-from walproxy.quorum.acceptor import Acceptor, DiskWork
-from walproxy.quorum.errors import MessageRefused, PrimaryRefused
-from walproxy.quorum.membership import Membership
+from walproxy.quorum.acceptor import DiskWork
 from walproxy.quorum.messages import Message, append_prefix, encode
-from walproxy.quorum.primary import Overlap, StreamPlan
 from walproxy.quorum.proposer import Role, Timing, WalRange
-from walproxy.quorum.records import RecordScanner
 from walproxy.quorum.replica import Replica
-from walproxy.quorum.state import Cluster, ControlState
+from walproxy.quorum.state import Cluster
 from walproxy.quorum.terms import TermHistory
 from walproxy.recent import RecentWal
 from walproxy.wire.errors import WireError
-from walproxy.wire.lsn import INVALID_LSN, Lsn, segment_start
+from walproxy.wire.lsn import Lsn, segment_start
 
 _RECENT_BYTES_MAX: Final = 16 << 20
 _BACKLOG_BYTES_MAX: Final = 32 << 20  # Taken from the primary and not on our disk yet.
 _REMOVE_EVERY_S: Final = 2.0
 _FAST_S: Final = 0.02  # For one write and sync.
-_RETRY_S: Final = 0.1
-_RETRY_MAX_S: Final = 1.0
-_REFUSED_RETRY_S: Final = 5.0
 
 _log = structlog.get_logger(__name__)
-
-
-class NativeScanner:
-    """The native `WalScanner`, as a `RecordScanner` of the core."""
-
-    def __init__(self, start_lsn: Lsn, prev_lsn: Lsn, cluster: Cluster) -> None:
-        self._scanner = WalScanner(
-            start_lsn,
-            segment_size=cluster.segment_size,
-            system_id=cluster.system_id,
-            prev_lsn=prev_lsn,
-        )
-
-    def feed(self, wal: bytes) -> None:
-        try:
-            self._scanner.feed(wal)
-        except WalCorrupt as error:
-            raise MessageRefused(f"wal is damaged: {error}") from error
-
-    @property
-    def record_end_lsn(self) -> int:
-        return self._scanner.record_end_lsn
-
-    @property
-    def last_record_lsn(self) -> int:
-        return self._scanner.last_record_lsn
-
-
-def make_scanner(start_lsn: Lsn, *, prev_lsn: Lsn, cluster: Cluster) -> RecordScanner:
-    return NativeScanner(start_lsn, prev_lsn, cluster)
-
-
-def open_log(settings: Settings, control: ControlFile, store: WalStore) -> Acceptor:
-    """Bring disk and control state to where the core can go on from. Blocking.
-
-    Raises:
-        ConfigInvalid: the members are not those of the group.
-        DataDamaged, Poisoned
-    """
-    state = control.load()
-    end = last = INVALID_LSN
-    if state is None:
-        membership = Membership(1, tuple(sorted(settings.members)))
-        state = ControlState(settings.name, secrets.token_bytes(16), membership)
-        control.save(state)
-    if (state.name, set(state.membership.everyone)) != (settings.name, set(settings.members)):
-        raise ConfigInvalid(
-            "members: not those that this data_dir was made for",
-            name=state.name,
-            members=",".join(state.membership.everyone),
-        )
-    if state.must_create:
-        assert state.cluster is not None
-        store.create(state.local_start_lsn, tli=state.term_history.last_tli, cluster=state.cluster)
-        end = state.local_start_lsn
-    elif state.cluster is not None:
-        found = store.recover(
-            state.recover_from_lsn,
-            end_lsn_max=state.truncating_to_lsn or None,
-            history=state.term_history,
-            cluster=state.cluster,
-        )
-        end, last = found.record_end_lsn, found.last_record_lsn
-        _log.info("log recovered", end_lsn=str(end), commit_lsn=str(state.commit_lsn), after=found.reason)
-    return Acceptor(
-        state,
-        record_end_lsn=end,
-        last_record_lsn=last,
-        tlis=store.histories().keys(),
-        make_scanner=make_scanner,
-        leader_timeout_s=settings.election_timeout_s,
-    )
 
 
 class Node:
@@ -149,12 +64,11 @@ class Node:
         self._settings = settings
         self._control = control
         self._store = store
-        self._make_upstream = make_upstream
         self._loop = asyncio.get_running_loop()
         acceptor = open_log(settings, control, store)
         self._replica = Replica(
             acceptor,
-            histories=store.histories(),
+            histories=store.histories,
             timing=Timing(settings.election_timeout_s, settings.heartbeat_interval_s),
             now_s=self._loop.time(),
             draw=random.random(),  # noqa: S311 - a time to wait, no secret
@@ -173,12 +87,9 @@ class Node:
         self._seen_commit_lsn = acceptor.commit_lsn
         self._committed = asyncio.Event()
         self._work_done = asyncio.Event()
-        self._upstream: Upstream | None = None  # Streaming to us, in the term we propose in.
-        self._upstream_state = "not wanted"
-        self._upstream_error = ""
-        self._upstream_wish: tuple[bool, int] | None = None
-        self._upstream_changed = asyncio.Event()
-        self._reported_lsn = INVALID_LSN
+        self._follower = PrimaryFollower(
+            self, replica=self._replica, store=store, make_upstream=make_upstream
+        )
         self._role = ""
         self._removed_s = 0.0
 
@@ -195,7 +106,7 @@ class Node:
             async with asyncio.TaskGroup() as tasks:
                 for peer, conninfo in others.items():
                     tasks.create_task(peers.dial(peer, conninfo, self, self._complaints))
-                tasks.create_task(self._follow_primary())
+                tasks.create_task(self._follower.run())
                 tasks.create_task(self._fail())
                 self.settle()
         finally:
@@ -288,7 +199,7 @@ class Node:
     def _finish(self, work: DiskWork) -> None:
         """All the work promised is durable: now say so."""
         answers = self._replica.on_done(work, self._loop.time(), random.random())  # noqa: S311
-        self._report()
+        self._follower.report()
         for peer, message in answers:
             stream = self._accepted.get(peer)
             if stream is not None:
@@ -322,7 +233,7 @@ class Node:
     def _after(self, now_s: float) -> None:
         """Tell everyone who waits, and set the clock."""
         replica = self._replica
-        self._report()
+        self._follower.report()
         if replica.acceptor.commit_lsn != self._seen_commit_lsn:
             self._seen_commit_lsn = replica.acceptor.commit_lsn
             self._committed.set()
@@ -331,12 +242,8 @@ class Node:
         if role != self._role:
             _log.info("role changed", role=role, before=self._role, term=self.term, leader=replica.leader)
             self._role = role
-        proposer = replica.proposer
-        wish = (replica.is_proposing, proposer.term) if proposer.wants_primary else None
-        if wish != self._upstream_wish:
-            self._upstream_wish = wish
-            self._upstream_changed.set()
-        deadline_s = proposer.deadline_s
+        self._follower.notice()
+        deadline_s = replica.proposer.deadline_s
         if self._timer is None or deadline_s < self._timer_s or self._timer_s <= now_s:
             if self._timer is not None:
                 self._timer.cancel()
@@ -351,17 +258,6 @@ class Node:
         self._replica.tick(now_s, random.random())  # noqa: S311
         self._maybe_remove(now_s)
         self.settle()
-
-    def _report(self) -> None:
-        """Acknowledge to the primary what the quorum holds, at once."""
-        proposer = self._replica.proposer
-        if self._upstream is None or not self._replica.is_proposing:
-            return
-        lsn = proposer.commit_lsn
-        if lsn > self._reported_lsn:
-            self._reported_lsn = lsn
-            with contextlib.suppress(PrimaryUnreachable):  # Found by whoever reads.
-                self._upstream.report(lsn, lsn, lsn)
 
     def _maybe_remove(self, now_s: float) -> None:
         """Remove WAL that nobody needs. Source: docs/quorum.md rule 18."""
@@ -424,111 +320,16 @@ class Node:
         """Speak the quorum's protocol on a connection that asked START_PEER; returns when it ends."""
         await peers.answer(stream, self, self._settings.members, self._complaints)
 
-    # --- the primary -----------------------------------------------------------------------------------
+    # --- FollowingNode ---------------------------------------------------------------------------------
 
-    async def _follow_primary(self) -> None:
-        """Hold a connection to the primary whenever the core wants one."""
-        retry_s = _RETRY_S
-        while True:
-            self._upstream_changed.clear()
-            if self._upstream_wish is None:
-                self._upstream_state = "not wanted"
-                await self._upstream_changed.wait()
-                retry_s = _RETRY_S
-                continue
-            changed = asyncio.create_task(self._upstream_changed.wait())
-            stream = asyncio.create_task(self._stream())
-            try:
-                await asyncio.wait({changed, stream}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in (changed, stream):
-                    task.cancel()
-                await asyncio.wait({changed, stream})
-            if stream.cancelled():
-                continue
-            wait_s = self._why_no_stream(stream.exception(), retry_s)
-            retry_s = min(retry_s * 1.5, _RETRY_MAX_S)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._upstream_changed.wait(), wait_s)
+    def take(self, lsn: Lsn, wal: bytes) -> None:
+        """New WAL of the primary. Raises MessageRefused."""
+        self._replica.on_primary_wal(lsn, wal, self._loop.time())
+        self._recent.add(lsn, wal, stored_lsn=self._replica.acceptor.durable_flush_lsn)
+        self.settle()
 
-    def _why_no_stream(self, error: BaseException | None, retry_s: float) -> float:
-        """Note why there is no stream; gives how long to wait before the next attempt."""
-        state, wait_s = "lost", retry_s
-        match error:
-            case SlotActive():
-                state, wait_s = "waiting for the slot", _RETRY_S
-            case PrimaryUnreachable():
-                state = "unreachable"
-            case PrimaryRefused():
-                state, wait_s = "refused", _REFUSED_RETRY_S
-            case MessageRefused() | WalRemoved() | None:
-                pass
-            case _:
-                raise error
-        why = "" if error is None else str(error)
-        if isinstance(error, PrimaryRefused):
-            why += f"; what to do: {error.advice}"
-        if (state, why) != (self._upstream_state, self._upstream_error):
-            log = _log.error if state == "refused" else _log.info
-            log("no stream from the primary", state=state, error=why)
-        self._upstream_state, self._upstream_error = state, why
-        return wait_s
-
-    async def _stream(self) -> None:
-        """Connect, prove that the primary extends our log, and take its WAL until something ends it."""
-        upstream = self._make_upstream()
-        try:
-            identity = await upstream.identify()
-            plan = self._replica.proposer.on_primary(identity, self._loop.time())
-            self.settle()
-            if plan is None:
-                # Enough to stand for election with; the term will bring us back here.
-                self._upstream_state = "identified"
-                await asyncio.get_running_loop().create_future()
-                return
-            self._recent.clear()
-            while plan is not None:
-                plan = await self._stream_timeline(upstream, plan)
-        finally:
-            self._upstream = None
-            await upstream.close()
-
-    async def _stream_timeline(self, upstream: Upstream, plan: StreamPlan) -> StreamPlan | None:
-        await self._written(plan.proven_lsn)
-        overlap = await self._start(upstream, plan)
-        self._upstream = upstream
-        self._reported_lsn = INVALID_LSN
-        self._upstream_state, self._upstream_error = "streaming", ""
-        _log.info("streaming from the primary", start_lsn=str(plan.start_lsn), tli=plan.tli, term=self.term)
-        self._report()
-        while True:
-            received = await upstream.receive()
-            if isinstance(received, EndOfTimeline):
-                history = await upstream.history(received.next_tli)
-                proposer = self._replica.proposer
-                return proposer.on_timeline(received.next_tli, received.switch_lsn, history)
-            lsn, wal = overlap.check(received.start_lsn, received.wal)
-            if wal:
-                self._replica.on_primary_wal(lsn, wal, self._loop.time())
-                self._recent.add(lsn, wal, stored_lsn=self._replica.acceptor.durable_flush_lsn)
-                self.settle()
-                await self.room()
-
-    async def _start(self, upstream: Upstream, plan: StreamPlan) -> Overlap:
-        """Begin to stream a little before the end of our log."""
-        if plan.start_lsn < plan.proven_lsn:
-            ours = self._store.read(plan.start_lsn, plan.proven_lsn - plan.start_lsn)
-            try:
-                await upstream.start(plan.start_lsn, plan.tli)
-            except WalRemoved:
-                _log.info("primary has no wal to compare with", lsn=str(plan.start_lsn))
-            else:
-                return Overlap(plan.start_lsn, ours)
-        await upstream.start(plan.proven_lsn, plan.tli)
-        return Overlap(plan.proven_lsn, b"")
-
-    async def _written(self, lsn: Lsn) -> None:
-        """Wait until our own log is on disk up to there."""
+    async def written(self, lsn: Lsn) -> None:
+        """Wait until our own log is on disk up to there, and nothing is under way."""
         while self._replica.acceptor.durable_flush_lsn < lsn or self._replica.has_disk_work_out:
             await self._next_work_done()
 
@@ -614,7 +415,11 @@ class Node:
             "horizon_lsn": str(state.horizon_lsn),
             "wal_size_bytes": self._store.size_bytes,
             "wal_size_bytes_max": self._settings.max_wal_size_bytes,
-            "upstream": {"state": self._upstream_state, "error": self._upstream_error},
+            "upstream": {
+                "state": self._follower.state,
+                "error": self._follower.error,
+                "primary_end_lsn": str(self._follower.primary_end_lsn),
+            },
             "refused_messages": dict(self._complaints.counts),
         }
         if replica.is_proposing:

@@ -128,7 +128,7 @@ class World:
         )
         node.replica = Replica(
             acceptor,
-            histories={},
+            histories=dict,
             timing=Timing(),
             now_s=self.now_s,
             draw=self.rng.random(),

@@ -313,7 +313,7 @@ class Acceptor:
         self._scanner = self._make_scanner(to_lsn, prev_lsn=self.last_record_lsn, cluster=cluster)
 
     def on_append(self, peer: str, message: Append, now_s: float) -> None:
-        """Take WAL of the term we follow. Source: docs/quorum.md rules 11, 13 and 14.
+        """Take WAL of the term we follow. Source: docs/quorum.md rules 11 and 21.
 
         Raises:
             MessageRefused: not where our log ends, or not WAL; nothing of it is taken.

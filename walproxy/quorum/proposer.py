@@ -1,7 +1,7 @@
 """Proposer: stands for election, streams the log to every member, and says how far it is committed."""
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from walproxy.quorum.acceptor import Acceptor
@@ -95,7 +95,7 @@ class Proposer:
 
     Args:
         log: the acceptor of the same member.
-        histories: timeline history files of the log, by tli; kept up to date by the driver.
+        histories: gives the timeline history files of the log, by tli.
         window_bytes_max: how much WAL may be under way to one peer.
         chunk_bytes_max: of one Append.
         now_s: the driver's monotonic clock.
@@ -106,7 +106,7 @@ class Proposer:
         self,
         log: Acceptor,
         *,
-        histories: Mapping[int, bytes],
+        histories: Callable[[], Mapping[int, bytes]],
         timing: Timing,
         window_bytes_max: int,
         chunk_bytes_max: int,
@@ -353,7 +353,7 @@ class Proposer:
         self._outbox.append((name, self._elected(start)))
         if name == self.name:
             return
-        for tli, content in sorted(self._histories.items()):
+        for tli, content in sorted(self._histories().items()):
             self._outbox.append((name, HistoryFile(self._log.generation, self.term, tli, content)))
         peer.is_streaming, peer.refused = True, ""
         peer.next_lsn = peer.write_lsn = start
@@ -455,14 +455,22 @@ class Proposer:
         if self._log.write_lsn == INVALID_LSN:
             return plan_first_stream(primary)
         tli = self.term_history.last_tli
-        return plan_stream(
+        known = self._histories().get(tli, b"")
+        plan = plan_stream(
             primary,
             cluster=self.cluster,
             tli=tli,
-            history=self._histories.get(tli, b""),
+            history=known,
             local_start_lsn=state.local_start_lsn,
             end_lsn=self._log.record_end_lsn,
         )
+        if primary.tli == tli and primary.history and not known:
+            self._send_history(tli, primary.history)
+        return plan
+
+    def _send_history(self, tli: int, content: bytes) -> None:
+        for name in (self.name, *self.others):
+            self._outbox.append((name, HistoryFile(self._log.generation, self.term, tli, content)))
 
     def append(self, start_lsn: Lsn, wal: bytes) -> Append:
         """New WAL from the primary, as a message to our own log, which takes it before any other."""
@@ -489,8 +497,7 @@ class Proposer:
                 log_end=self._log.write_lsn,
             )
         self.term_history = self.term_history.with_entry(self.term, next_tli, switch_lsn)
-        for name in (self.name, *self.others):
-            self._outbox.append((name, HistoryFile(self._log.generation, self.term, next_tli, history)))
+        self._send_history(next_tli, history)
         self._outbox.append((self.name, self._elected(switch_lsn)))
         return StreamPlan(switch_lsn, switch_lsn, next_tli)
 

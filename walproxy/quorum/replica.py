@@ -1,6 +1,6 @@
 """Replica: one member whole, its acceptor and its proposer, as the driver and the simulation hold it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from walproxy.quorum.acceptor import Acceptor, DiskWork
@@ -39,7 +39,7 @@ class Replica:
         self,
         acceptor: Acceptor,
         *,
-        histories: Mapping[int, bytes],
+        histories: Callable[[], Mapping[int, bytes]],
         timing: Timing,
         now_s: float,
         draw: float,

@@ -1,0 +1,191 @@
+"""PrimaryFollower: holds a connection to the primary whenever the core wants one, and takes its WAL."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import structlog
+
+from walproxy.errors import PrimaryUnreachable, SlotActive, WalRemoved
+from walproxy.ports import EndOfTimeline, Upstream, WalStore
+from walproxy.quorum.errors import MessageRefused, PrimaryRefused
+from walproxy.quorum.primary import Overlap, StreamPlan
+from walproxy.quorum.replica import Replica
+from walproxy.wire.lsn import INVALID_LSN, Lsn
+
+_RETRY_S: Final = 0.1
+_RETRY_MAX_S: Final = 1.0
+_REFUSED_RETRY_S: Final = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+class FollowingNode(Protocol):
+    """What the follower needs of its node."""
+
+    def take(self, lsn: Lsn, wal: bytes) -> None:
+        """New WAL of the primary. Raises MessageRefused."""
+
+    def settle(self) -> None:
+        """Carry out what the core has decided."""
+
+    async def written(self, lsn: Lsn) -> None:
+        """Wait until our own log is on disk up to there, and nothing is under way."""
+
+    async def room(self) -> None:
+        """Wait until there is room for more WAL."""
+
+
+class PrimaryFollower:
+    """Connects, proves, streams, reports; again and again.
+
+    Args:
+        node: who takes the WAL.
+        replica: its core, which wants a primary or not, and judges it.
+        store: its log.
+        make_upstream: makes a new, unconnected connection.
+    """
+
+    def __init__(
+        self,
+        node: FollowingNode,
+        *,
+        replica: Replica,
+        store: WalStore,
+        make_upstream: Callable[[], Upstream],
+    ) -> None:
+        self.state = "not wanted"
+        self.error = ""
+        self.primary_end_lsn = INVALID_LSN
+        self._node = node
+        self._replica = replica
+        self._store = store
+        self._make_upstream = make_upstream
+        self._upstream: Upstream | None = None  # Streaming to us, in the term we propose in.
+        self._wish: tuple[bool, int] | None = None
+        self._wish_changed = asyncio.Event()
+        self._reported_lsn = INVALID_LSN
+
+    def notice(self) -> None:
+        """The core may want something else than before."""
+        proposer = self._replica.proposer
+        wish = (self._replica.is_proposing, proposer.term) if proposer.wants_primary else None
+        if wish != self._wish:
+            self._wish = wish
+            self._wish_changed.set()
+
+    def report(self) -> None:
+        """Acknowledge to the primary what the quorum holds, at once."""
+        lsn = self._replica.proposer.commit_lsn
+        if self._upstream is None or lsn <= self._reported_lsn or not self._replica.is_proposing:
+            return
+        self._reported_lsn = lsn
+        with contextlib.suppress(PrimaryUnreachable):  # Found by whoever reads.
+            self._upstream.report(lsn, lsn, lsn)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        retry_s = _RETRY_S
+        while True:
+            self._wish_changed.clear()
+            if self._wish is None:
+                self.state = "not wanted"
+                await self._wish_changed.wait()
+                retry_s = _RETRY_S
+                continue
+            changed = asyncio.create_task(self._wish_changed.wait())
+            stream = asyncio.create_task(self._stream())
+            try:
+                await asyncio.wait({changed, stream}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (changed, stream):
+                    task.cancel()
+                await asyncio.wait({changed, stream})
+            if stream.cancelled():
+                continue
+            wait_s = self._note(stream.exception(), retry_s)
+            retry_s = min(retry_s * 1.5, _RETRY_MAX_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wish_changed.wait(), wait_s)
+
+    def _note(self, error: BaseException | None, retry_s: float) -> float:
+        """Note why there is no stream; gives how long to wait before the next attempt."""
+        state, wait_s, log = "lost", retry_s, _log.info
+        why = "" if error is None else str(error)
+        match error:
+            case SlotActive():
+                state, wait_s = "waiting for the slot", _RETRY_S
+            case PrimaryUnreachable():
+                state = "unreachable"
+            case PrimaryRefused(advice=advice):
+                state, wait_s, log = "refused", _REFUSED_RETRY_S, _log.error
+                why += f"; what to do: {advice}"
+            case MessageRefused() | WalRemoved():
+                log = _log.warning
+            case None:
+                pass
+            case _:
+                raise error
+        if (state, why) != (self.state, self.error):
+            log("no stream from the primary", state=state, error=why)
+        self.state, self.error = state, why
+        return wait_s
+
+    async def _stream(self) -> None:
+        """Connect, prove that the primary extends our log, and take its WAL until something ends it."""
+        upstream = self._make_upstream()
+        try:
+            identity = await upstream.identify()
+            self.primary_end_lsn = identity.flush_lsn
+            plan = self._replica.proposer.on_primary(identity, asyncio.get_running_loop().time())
+            self._node.settle()
+            if plan is None:
+                # Enough to stand for election with; the term will bring us back here.
+                self.state, self.error = "identified", ""
+                await asyncio.get_running_loop().create_future()
+                return
+            while True:
+                plan = await self._stream_timeline(upstream, plan)
+        finally:
+            self._upstream = None
+            await upstream.close()
+
+    async def _stream_timeline(self, upstream: Upstream, plan: StreamPlan) -> StreamPlan:
+        """Until the primary leaves this timeline; gives how to go on."""
+        await self._node.written(plan.proven_lsn)
+        overlap = await self._start(upstream, plan)
+        self._upstream = upstream
+        self._reported_lsn = INVALID_LSN
+        self.state, self.error = "streaming", ""
+        term = self._replica.proposer.term
+        _log.info("streaming from the primary", start_lsn=str(plan.start_lsn), tli=plan.tli, term=term)
+        self.report()
+        while True:
+            received = await upstream.receive()
+            if isinstance(received, EndOfTimeline):
+                self._upstream = None
+                history = await upstream.history(received.next_tli)
+                following = self._replica.proposer.on_timeline(
+                    received.next_tli, received.switch_lsn, history
+                )
+                self._node.settle()
+                return following
+            self.primary_end_lsn = received.primary_end_lsn
+            lsn, wal = overlap.check(received.start_lsn, received.wal)
+            if wal:
+                self._node.take(lsn, wal)
+                await self._node.room()
+
+    async def _start(self, upstream: Upstream, plan: StreamPlan) -> Overlap:
+        """Begin to stream a little before the end of our log."""
+        if plan.start_lsn < plan.proven_lsn:
+            ours = self._store.read(plan.start_lsn, plan.proven_lsn - plan.start_lsn)
+            try:
+                await upstream.start(plan.start_lsn, plan.tli)
+            except WalRemoved:
+                _log.info("primary has no wal to compare with", lsn=str(plan.start_lsn))
+            else:
+                return Overlap(plan.start_lsn, ours)
+        await upstream.start(plan.proven_lsn, plan.tli)
+        return Overlap(plan.proven_lsn, b"")

@@ -366,7 +366,7 @@ class Reader:
         """One SLRU page at an LSN; None if it does not exist then.
 
         Args:
-            kind: `pg_xact`. The others are kept as of the base, and not followed yet.
+            kind: `pg_xact`, `pg_multixact/offsets` or `pg_multixact/members`. `pg_commit_ts` is not followed yet.
         Raises:
             LsnNotCovered, PageUnreadable, LayerCorrupt.
         """

@@ -4,7 +4,7 @@
 use walcore::Lsn;
 use walcore::check::Checker;
 use walcore::page::{ALL_VISIBLE, BLCKSZ, PageBuf};
-use walcore::redo::{Ctx, Missing, RedoError, Slru, Target, Touched, redo, touches, vm};
+use walcore::redo::{Ctx, Missing, RedoError, Slru, Target, Touched, commit_ts_touches, redo, touches, vm};
 use walcore::rmgr;
 use walcore::version::Major;
 use walcore::wal::{BlockRef, BlockTag, Fork, Image, Record, RecordHeader, RelTag};
@@ -275,6 +275,83 @@ fn a_page_of_status_is_numbered_in_four_bytes_up_to_16_and_eight_after() {
 
     assert_eq!(of(Major::V16, 4), of(Major::V17, 8));
     assert_eq!(of(Major::V17, 8), [Target::Slru { kind: Slru::Clog, pageno: 9 }]);
+}
+
+/// `xl_multixact_create` with two members, 900 sharing and 901 updating.
+fn create_multixact(mid: u32, offset: u32) -> Vec<u8> {
+    [mid, offset, 2, 900, 1, 901, 5].iter().flat_map(|n| n.to_le_bytes()).collect()
+}
+
+#[test]
+fn a_multixact_touches_the_pages_of_its_offset_of_the_next_ones_and_of_its_members() {
+    let of = |mid, offset| {
+        pages(&record(rmgr::MULTIXACT, 0x20, &create_multixact(mid, offset), vec![]), CTX.major)
+    };
+    let offsets = |pageno| Target::Slru { kind: Slru::MultiOffsets, pageno };
+    let members = |pageno| Target::Slru { kind: Slru::MultiMembers, pageno };
+
+    assert_eq!(of(5, 10), [offsets(0), members(0)]);
+    assert_eq!(of(2047, 1635), [offsets(0), offsets(1), members(0), members(1)]);
+    // Ids and members go round the clock.
+    let last = u64::from(u32::MAX);
+    assert_eq!(of(u32::MAX, u32::MAX), [offsets(last / 2048), offsets(0), members(last / 1636), members(0)]);
+}
+
+#[test]
+fn a_multixact_is_written_where_postgres_looks_for_it() {
+    let main = create_multixact(7, 6);
+    let record = record(rmgr::MULTIXACT, 0x20, &main, vec![]);
+    let after = |kind| {
+        let mut page = None;
+        redo(&mut page, &record, &Target::Slru { kind, pageno: 0 }, &CTX).unwrap();
+        page.unwrap()
+    };
+
+    let (offsets, members) = (after(Slru::MultiOffsets), after(Slru::MultiMembers));
+
+    assert_eq!(offsets.bytes()[28..36], [6, 0, 0, 0, 8, 0, 0, 0]);
+    // Second group of four: its flags, then its transactions; members 6 and 7 are its last two.
+    assert_eq!(members.bytes()[20..24], [0, 0, 1, 5]);
+    assert_eq!(members.bytes()[32..40], [0x84, 3, 0, 0, 0x85, 3, 0, 0]);
+}
+
+#[test]
+fn zeroing_a_page_of_offsets_keeps_a_first_entry_that_came_before_it() {
+    let main = 0u64.to_le_bytes();
+    let record = record(rmgr::MULTIXACT, 0x00, &main, vec![]);
+    let target = Target::Slru { kind: Slru::MultiOffsets, pageno: 0 };
+    let after = |bytes: &[u8]| {
+        let mut page = PageBuf::zeroed();
+        page.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
+        let mut page = Some(page);
+        redo(&mut page, &record, &target, &CTX).unwrap();
+        page.unwrap().bytes()[..8].to_vec()
+    };
+
+    assert_eq!(after(&[9, 0, 0, 0]), [9, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(after(&[9, 0, 0, 0, 11]), [0; 8]);
+}
+
+#[test]
+fn commit_times_are_touched_only_where_asked_for_and_only_by_commits() {
+    let main = commit(Major::V18, &[819]);
+    let committed = record(rmgr::XACT, 0x80, &main, vec![]);
+    let aborted = record(rmgr::XACT, 0x20, &[0; 8], vec![]);
+    let asked = |record: &Record<'_>| {
+        let mut all = Vec::new();
+        commit_ts_touches(record, Major::V18, &mut |touch| all.push(touch)).unwrap();
+        all.len()
+    };
+
+    assert_eq!((asked(&committed), asked(&aborted)), (2, 0));
+    let is_time = |target: &Target| matches!(target, Target::Slru { kind: Slru::CommitTs, .. });
+    assert!(!pages(&committed, Major::V18).iter().any(is_time));
+    let mut page = None;
+    let mut committed = committed;
+    committed.origin = Some(3);
+    redo(&mut page, &committed, &Target::Slru { kind: Slru::CommitTs, pageno: 1 }, &CTX).unwrap();
+    // The origin's own time of the commit, and the origin.
+    assert_eq!(page.unwrap().bytes()[..10], [7, 7, 7, 7, 7, 7, 7, 7, 3, 0]);
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub struct PageReader {
 }
 
 /// The SLRUs of which [`touches`](crate::redo::touches) reports every change.
-const FOLLOWED: [Slru; 1] = [Slru::Clog];
+const FOLLOWED: [Slru; 3] = [Slru::Clog, Slru::MultiOffsets, Slru::MultiMembers];
 
 /// Sizes looked up once for many pages.
 type SizesAt = HashMap<(Key, Lsn), Result<Option<Size>, ReadError>>;

@@ -23,7 +23,7 @@ pub mod vm;
 
 pub use error::RedoError;
 pub use target::{Slru, Target};
-pub use touch::{Missing, Touched, touches};
+pub use touch::{Missing, Touched, commit_ts_touches, touches};
 
 use crate::page::{Misfit, PageBuf};
 use crate::rmgr;

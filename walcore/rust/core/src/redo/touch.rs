@@ -3,7 +3,9 @@
 use super::vm::{self, HEAPBLOCKS_PER_PAGE};
 use super::{RedoError, Slru, Target};
 use crate::reader::Reader;
-use crate::rmgr::{self, xact::XactEnd};
+use crate::rmgr;
+use crate::rmgr::multixact::{self, Create, MEMBERS_PER_PAGE, OFFSETS_PER_PAGE};
+use crate::rmgr::xact::{Outcome, XactEnd};
 use crate::version::Major;
 use crate::wal::{Fork, Record, RelTag};
 
@@ -91,12 +93,15 @@ const SMGR_CREATE: u8 = 0x10;
 const SMGR_TRUNCATE: u8 = 0x20;
 const SMGR_TRUNCATE_HEAP: u32 = 1;
 const SMGR_TRUNCATE_VM: u32 = 2;
-const CLOG_ZEROPAGE: u8 = 0x00;
+/// `CLOG_ZEROPAGE` and `COMMIT_TS_ZEROPAGE`.
+const SLRU_ZEROPAGE: u8 = 0x00;
 const DBASE_CREATE_FILE_COPY: u8 = 0x00;
 const DBASE_DROP: u8 = 0x20;
 
 /// Transactions whose status fits on one page of `pg_xact`.
 pub const CLOG_XIDS_PER_PAGE: u32 = 8192 * 4;
+/// Transactions whose commit time fits on one page of `pg_commit_ts`.
+pub const COMMIT_TS_XIDS_PER_PAGE: u32 = 8192 / 10;
 
 /// Calls `each` for everything a record touches.
 ///
@@ -112,7 +117,11 @@ pub fn touches(record: &Record<'_>, major: Major, each: &mut impl FnMut(Touched)
         rmgr::HEAP | rmgr::HEAP2 => heap(record, each).ok_or_else(|| malformed("heap record")),
         rmgr::XACT => xact(record, major, each).ok_or_else(|| malformed("transaction record")),
         rmgr::SMGR => smgr(record, each).ok_or_else(|| malformed("storage record")),
-        rmgr::CLOG => clog(record, major, each).ok_or_else(|| malformed("clog record")),
+        rmgr::CLOG => zero_page(record, Slru::Clog, major, each).ok_or_else(|| malformed("clog record")),
+        rmgr::COMMIT_TS => {
+            zero_page(record, Slru::CommitTs, major, each).ok_or_else(|| malformed("commit time record"))
+        }
+        rmgr::MULTIXACT => multixact(record, major, each).ok_or_else(|| malformed("multixact record")),
         rmgr::DBASE => dbase(record, each).ok_or_else(|| malformed("database record")),
         _ => Ok(()),
     }
@@ -151,18 +160,68 @@ fn heap(record: &Record<'_>, each: &mut impl FnMut(Touched)) -> Option<()> {
 
 fn xact(record: &Record<'_>, major: Major, each: &mut impl FnMut(Touched)) -> Option<()> {
     let Some(end) = XactEnd::decode(record, major)? else { return Some(()) };
+    each_page(Slru::Clog, end.xids().map(|xid| xid / CLOG_XIDS_PER_PAGE), each);
+    for rel in end.dropped_rels() {
+        each(Touched::Dropped { rel });
+    }
+    Some(())
+}
+
+/// Reports pages of an SLRU, each once.
+fn each_page(kind: Slru, numbers: impl Iterator<Item = u32>, each: &mut impl FnMut(Touched)) {
     let mut seen: Vec<u32> = Vec::new();
-    for xid in std::iter::once(end.xid).chain(end.subxids()) {
-        let pageno = xid / CLOG_XIDS_PER_PAGE;
-        // Subtransactions come in ascending order: the last page is nearly always the one.
+    for pageno in numbers {
+        // What stands next to each other is mostly on the same page.
         if seen.last() == Some(&pageno) || seen.contains(&pageno) {
             continue;
         }
         seen.push(pageno);
-        each(zeros_if_missing(Target::Slru { kind: Slru::Clog, pageno: pageno.into() }, false));
+        each(zeros_if_missing(Target::Slru { kind, pageno: pageno.into() }, false));
     }
-    for rel in end.dropped_rels() {
-        each(Touched::Dropped { rel });
+}
+
+/// Calls `each` for the pages of `pg_commit_ts` that a record touches while `track_commit_timestamp` is on.
+///
+/// Apart from [`touches`] because the record does not say whether it was.
+///
+/// # Errors
+/// As [`touches`].
+pub fn commit_ts_touches(
+    record: &Record<'_>,
+    major: Major,
+    each: &mut impl FnMut(Touched),
+) -> Result<(), RedoError> {
+    if record.header.rmid != rmgr::XACT {
+        return Ok(());
+    }
+    let end = XactEnd::decode(record, major);
+    let end = end.ok_or_else(|| RedoError::malformed(record, "transaction record"))?;
+    if let Some(end) = end.filter(|end| end.outcome == Outcome::Committed) {
+        each_page(Slru::CommitTs, end.xids().map(|xid| xid / COMMIT_TS_XIDS_PER_PAGE), each);
+    }
+    Ok(())
+}
+
+fn multixact(record: &Record<'_>, major: Major, each: &mut impl FnMut(Touched)) -> Option<()> {
+    let pageno = || rmgr::slru_pageno(&mut Reader(record.main_data), major);
+    match record.header.rmgr_info() {
+        multixact::ZERO_OFF_PAGE => {
+            // Not a beginning: the first entry may have been set before. See redo.
+            let target = Target::Slru { kind: Slru::MultiOffsets, pageno: pageno()? };
+            each(zeros_if_missing(target, false));
+        }
+        multixact::ZERO_MEM_PAGE => {
+            let target = Target::Slru { kind: Slru::MultiMembers, pageno: pageno()? };
+            each(zeros_if_missing(target, true));
+        }
+        multixact::CREATE_ID => {
+            let create = Create::decode(record.main_data)?;
+            let mids = [create.mid, create.next_mid()].map(|mid| mid / OFFSETS_PER_PAGE);
+            each_page(Slru::MultiOffsets, mids.into_iter(), each);
+            let members = create.members().map(|(number, ..)| number / MEMBERS_PER_PAGE);
+            each_page(Slru::MultiMembers, members, each);
+        }
+        _ => {}
     }
     Some(())
 }
@@ -199,10 +258,10 @@ fn smgr(record: &Record<'_>, each: &mut impl FnMut(Touched)) -> Option<()> {
     Some(())
 }
 
-fn clog(record: &Record<'_>, major: Major, each: &mut impl FnMut(Touched)) -> Option<()> {
-    if record.header.rmgr_info() == CLOG_ZEROPAGE {
+fn zero_page(record: &Record<'_>, kind: Slru, major: Major, each: &mut impl FnMut(Touched)) -> Option<()> {
+    if record.header.rmgr_info() == SLRU_ZEROPAGE {
         let pageno = rmgr::slru_pageno(&mut Reader(record.main_data), major)?;
-        each(zeros_if_missing(Target::Slru { kind: Slru::Clog, pageno }, true));
+        each(zeros_if_missing(Target::Slru { kind, pageno }, true));
     }
     Some(())
 }

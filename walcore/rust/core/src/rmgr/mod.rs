@@ -1,5 +1,6 @@
 //! Resource managers: one line each.
 
+pub mod multixact;
 pub mod xact;
 
 use crate::reader::Reader;

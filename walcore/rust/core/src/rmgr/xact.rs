@@ -83,6 +83,11 @@ impl<'a> XactEnd<'a> {
         self.subxids.chunks_exact(4).filter_map(|xid| Reader(xid).u32())
     }
 
+    /// The transaction, then its subtransactions.
+    pub fn xids(&self) -> impl Iterator<Item = u32> + use<'a> {
+        std::iter::once(self.xid).chain(self.subxids())
+    }
+
     /// The relations whose files are removed with it.
     pub fn dropped_rels(&self) -> impl Iterator<Item = RelTag> + use<'a> {
         self.rels.chunks_exact(12).filter_map(|rel| super::rel_tag(&mut Reader(rel)))

@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Sequence
 from concurrent.futures import Executor
 from typing import Any, Final, NoReturn
 
+from pageserver import history
 from pageserver.backupfiles import FORK_NUMBERS, SLRU_KINDS
 from pageserver.errors import LsnNotReached, LsnTooOld, ReadRefused
 from pageserver.timeline import Timeline
 from walcore.errors import LayerCorrupt, NoSuchBlock, NoSuchRelation, PageUnreadable, WalcoreError
-from walproxy.wire.datum import BYTEA, FLOAT8, INT8, INT8_ARRAY, PG_LSN, PG_LSN_ARRAY, TEXT
+from walproxy.wire.datum import BOOL, BYTEA, FLOAT8, INT8, INT8_ARRAY, PG_LSN, PG_LSN_ARRAY, TEXT
 from walproxy.wire.errors import FEATURE_NOT_SUPPORTED, SqlError
 from walproxy.wire.function import Argument, Column, Function, Row
 from walproxy.wire.lsn import Lsn
@@ -104,6 +105,20 @@ class PageService:
                 (Column("wait_for_lsn", PG_LSN),),
                 self.wait_for_lsn,
             ),
+            Function(
+                "page_chain",
+                (rel, fork, Argument("block", INT8), lsn),
+                (
+                    Column("lsn", PG_LSN),
+                    Column("kind", TEXT),
+                    Column("rmgr", TEXT),
+                    Column("has_image", BOOL),
+                    Column("bytes", INT8),
+                ),
+                self.page_chain,
+                is_set=True,
+            ),
+            Function("wal_record", (lsn,), (Column("wal_record", TEXT),), self.wal_record),
         )
         return {function.name: function for function in served}
 
@@ -186,6 +201,18 @@ class PageService:
             raise SqlError(_INVALID_PARAMETER_VALUE, f"invalid page number: {pageno}")
         timeline, at_lsn = await self._ready(lsn)
         return ((await self._run(timeline.reader.slru_page, kind, pageno, at_lsn),),)
+
+    async def page_chain(self, rel: str, fork: str, block: int, lsn: int) -> Sequence[Row]:
+        """What a read of a page at an LSN uses, oldest first."""
+        key = (*_relation(rel), _fork(fork), _block(block))
+        timeline, at_lsn = await self._ready(lsn)
+        rows: Sequence[Row] = await self._run(history.page_chain, timeline, key, at_lsn)
+        return rows
+
+    async def wal_record(self, lsn: int) -> Sequence[Row]:
+        """The record that ends at an LSN, as JSON; NULL if none does or its WAL is not here."""
+        timeline, at_lsn = await self._ready(lsn)
+        return ((await self._run(history.record_ending_at, timeline, at_lsn),),)
 
     async def wait_for_lsn(self, lsn: int, timeout_s: float | None) -> Sequence[Row]:
         """Return the last ingested LSN once it has reached that LSN."""

@@ -1,6 +1,7 @@
 """One timeline: the WAL that came in, the layers that index it, the view that pages are rebuilt from."""
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -99,6 +100,10 @@ class Timeline:
         """Local WAL."""
         size = self.manifest.segment_size
         return segment_start(self.ingested_lsn, size) + size - segment_start(self.manifest.start_lsn, size)
+
+    def read_wal(self, start_lsn: Lsn) -> Iterator[bytes]:
+        """Local WAL from there on, in pieces."""
+        return self._files.read(start_lsn)
 
     def restart_stream(self) -> Lsn:
         """Forget bytes that came after the last whole record; the next ones start at the LSN returned."""

@@ -183,7 +183,7 @@ class Anatomy:
         """What stands at the byte at `offset`."""
         if offset < HEADER_BYTES:
             return _HEADER_AT[offset]
-        if not self.is_sound:
+        if not self.is_sound or self.kind is PageKind.VM:
             return Place(Part.CONTENT, HEADER_BYTES, PAGE_BYTES)
         if offset >= self.special:
             return Place(Part.SPECIAL, self.special, PAGE_BYTES)

@@ -110,9 +110,9 @@ def print_report(report: Report, console: Console) -> None:
         ("NOT CHECKED", report.not_checked),
     ):
         for line in lines:
-            console.print(f"{title}: {line}", markup=False, highlight=False)
+            console.print(f"{title}: {line}", markup=False, highlight=False, soft_wrap=True)
     for difference in report.differences[:_DIFFERENCES_SHOWN_MAX]:
-        console.print(f"DIFFERENT {difference}", markup=False, highlight=False)
+        console.print(f"DIFFERENT {difference}", markup=False, highlight=False, soft_wrap=True)
     if (more := report.differences_found - _DIFFERENCES_SHOWN_MAX) > 0:
         console.print(f"… and {more:,} more", markup=False)
     verdict = "identical" if not report.exit_code else f"{report.differences_found:,} differences"

@@ -7,6 +7,7 @@ VerifyError
 ├── PageserverBehind      the pageserver does not reach the LSN of the primary
 └── ServerLost            a connection broke
     RelationBusy          a lock could not be had
+    HistoryMissing        what a page was before cannot be told
     RelationGone          dropped or replaced since it was listed
 """
 
@@ -41,6 +42,10 @@ class PageserverBehind(VerifyError):
 
 class ServerLost(VerifyError):
     """A connection broke. Run it again."""
+
+
+class HistoryMissing(Exception):
+    """We do not know the page's records that far back. Nothing is proved."""
 
 
 class RelationBusy(Exception):

@@ -150,8 +150,6 @@ def _freed(anatomy: Anatomy) -> Excuse | None:
 
 def _hole_is_masked(anatomy: Anatomy) -> bool:
     match anatomy.kind:
-        case PageKind.VM:
-            return False
         case PageKind.GIN:
             return anatomy.lower > 24
         case PageKind.BRIN:

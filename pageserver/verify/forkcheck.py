@@ -13,6 +13,7 @@ from pageserver.verify.compare import (
     visibility_blocks,
     visibility_matches,
 )
+from pageserver.verify.errors import HistoryMissing
 from pageserver.verify.excuse import Excuse
 from pageserver.verify.explain import Field, explain
 from pageserver.verify.history import explain_lsn
@@ -23,7 +24,6 @@ from pageserver.verify.rule import PAUSES_S, Finding, Step, asked_lsn, decide, r
 from walproxy.wire.lsn import Lsn
 
 BATCH_BLOCKS = 128
-_VERSIONS_MAX = 4096
 
 _WHAT = {
     Finding.LSN: What.LSN,
@@ -172,11 +172,16 @@ class ForkCheck:
         if judgement.finding is Finding.VISIBILITY:
             return await self._match_versions(reading, reading.ours)
         live_lsn, ours_lsn = judgement.comparison.live_lsn, judgement.comparison.ours_lsn
-        low, high = sorted((live_lsn, ours_lsn))
-        if high > reading.asked_lsn:
+        if live_lsn > reading.asked_lsn:
             return None
-        records = await self._ours.records(self._relation.key, self._fork, reading.block, low, high)
-        return explain_lsn(live_lsn, ours_lsn, records)
+        page = self._relation.key, self._fork, reading.block
+        lsns = [Lsn(live_lsn)]
+        if live_lsn < ours_lsn:
+            try:
+                lsns = await self._ours.changes(*page, live_lsn, ours_lsn)
+            except HistoryMissing:
+                return None
+        return explain_lsn(live_lsn, ours_lsn, [await self._ours.record(lsn, *page) for lsn in lsns])
 
     async def _match_versions(self, reading: Reading, ours: bytes) -> Excuse | None:
         """Look for the live visibility map page among our versions up to a position read after it."""
@@ -184,11 +189,11 @@ class ForkCheck:
         end = record_boundary(await self._live.position(), segment_size=self._segment_size)
         await self._ensure_flushed(end)
         key = self._relation.key
-        records = await self._ours.records(key, self._fork, reading.block, reading.asked_lsn, end)
-        lsns = [Lsn(record.end_lsn) for record in records[:_VERSIONS_MAX]]
+        lsns = await self._ours.changes(key, self._fork, reading.block, reading.asked_lsn, end)
         versions = [ours]
-        if lsns:
-            found = await self._ours.pages(key, self._fork, [reading.block] * len(lsns), lsns)
+        for start in range(0, len(lsns), BATCH_BLOCKS):
+            batch = lsns[start : start + BATCH_BLOCKS]
+            found = await self._ours.pages(key, self._fork, [reading.block] * len(batch), batch)
             versions += [page for page in found if isinstance(page, bytes)]
         return Excuse.VM_LATER_VERSION if visibility_matches(reading.live, versions) else None
 

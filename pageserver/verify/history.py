@@ -8,17 +8,18 @@ from pageserver.verify.excuse import Excuse
 
 @dataclass(frozen=True, slots=True)
 class PageRecord:
-    """One change of a page: the end of its record, whether it brought an image, and its name."""
+    """A record as far as one page is concerned."""
 
     end_lsn: int
-    has_image: bool
     name: str
+    names_page: bool
+    has_image: bool
 
 
 HINT_RECORD = "XLOG/FPI_FOR_HINT"
 
 
-def explain_lsn(live_lsn: int, ours_lsn: int, records: Sequence[PageRecord]) -> Excuse | None:
+def explain_lsn(live_lsn: int, ours_lsn: int, records: Sequence[PageRecord | None]) -> Excuse | None:
     """Why two pages that are equal otherwise carry different LSNs; None if their records do not tell.
 
     Setting a hint bit logs the page once after each checkpoint. With full_page_writes off the record has no
@@ -29,18 +30,18 @@ def explain_lsn(live_lsn: int, ours_lsn: int, records: Sequence[PageRecord]) -> 
     Args:
         live_lsn: of the live page.
         ours_lsn: of ours.
-        records: at least those of the page that end behind the lower of the two LSNs, up to the higher one.
+        records: where the live page is ahead, the record that ends at its LSN; where it is behind, all that
+            changed our page since. None for one that is not known.
 
     Source:
         PostgreSQL 18 ``src/backend/storage/buffer/bufmgr.c``, ``MarkBufferDirtyHint``; ``xloginsert.c``,
         ``XLogSaveBufferForHint``; ``xlog.c``, ``xlog_redo``.
     """
-    low, high = sorted((live_lsn, ours_lsn))
-    between = [record for record in records if low < record.end_lsn <= high]
-    if not any(record.end_lsn == high for record in between):
+    if not records or any(record is None or record.name != HINT_RECORD for record in records):
         return None
-    if any(record.name != HINT_RECORD for record in between):
+    known = [record for record in records if record is not None and record.names_page]
+    if max((record.end_lsn for record in known), default=0) != max(live_lsn, ours_lsn):
         return None
     if live_lsn < ours_lsn:
         return Excuse.HINT_NOT_STAMPED
-    return None if any(record.has_image for record in between) else Excuse.HINT_WITHOUT_IMAGE
+    return None if any(record.has_image for record in known) else Excuse.HINT_WITHOUT_IMAGE

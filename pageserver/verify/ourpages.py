@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import psycopg
+from psycopg import errors
 
 from pageserver.verify.catalog import Connection, RelationKey
-from pageserver.verify.errors import PageserverBehind
+from pageserver.verify.errors import HistoryMissing, PageserverBehind
 from pageserver.verify.history import PageRecord
 from walproxy.wire.lsn import Lsn, parse_lsn
 
@@ -35,8 +36,15 @@ class OurPages(Protocol):
     async def relations(self, lsn: Lsn, *, db: int | None = None) -> dict[ForkKey, int]:
         """Every fork that exists at an LSN, with its blocks."""
 
-    async def records(self, key: RelationKey, fork: str, block: int, low: int, high: int) -> list[PageRecord]:
-        """The records that changed a page, of those with ``low < end_lsn <= high``, ascending."""
+    async def changes(self, key: RelationKey, fork: str, block: int, low: int, high: int) -> list[Lsn]:
+        """Ends of the records that redo applies to a page, of those with ``low < end <= high``, ascending.
+
+        Raises:
+            HistoryMissing: it does not go back that far.
+        """
+
+    async def record(self, lsn: int, key: RelationKey, fork: str, block: int) -> PageRecord | None:
+        """The record that ends at an LSN, as far as a page is concerned; None if it is not known."""
 
 
 class Pageserver:
@@ -116,18 +124,37 @@ class Pageserver:
             for rel, fork, blocks in await cursor.fetchall()
         }
 
-    async def records(self, key: RelationKey, fork: str, block: int, low: int, high: int) -> list[PageRecord]:
+    async def changes(self, key: RelationKey, fork: str, block: int, low: int, high: int) -> list[Lsn]:
         await self.reach(Lsn(high))
-        found: list[PageRecord] = []
+        found: list[Lsn] = []
         while high > low:
-            cursor = await self._connection.execute(
-                "SELECT * FROM page_chain(%s, %s, %s, %s)", (str(key), fork, block, str(Lsn(high)))
-            )
-            chain = [
-                PageRecord(parse_lsn(lsn), kind == "image", f"{rmgr}/{record}")
-                for lsn, kind, rmgr, record, _bytes in await cursor.fetchall()
-            ]
-            found = [record for record in chain if low < record.end_lsn <= high] + found
+            try:
+                cursor = await self._connection.execute(
+                    "SELECT * FROM page_chain(%s, %s, %s, %s)", (str(key), fork, block, str(Lsn(high)))
+                )
+            except errors.SnapshotTooOld as error:
+                raise HistoryMissing(str(error)) from error
+            chain = [(parse_lsn(lsn), kind) for lsn, kind, *_ in await cursor.fetchall()]
+            found = [lsn for lsn, kind in chain if low < lsn <= high and kind == "wal"] + found
             # A chain starts at the page's last image; what came before takes another question.
-            high = min(chain[0].end_lsn - 1, high - 1) if chain else low
+            high = min(chain[0][0] - 1, high - 1) if chain else low
         return found
+
+    async def record(self, lsn: int, key: RelationKey, fork: str, block: int) -> PageRecord | None:
+        await self.reach(Lsn(lsn))
+        cursor = await self._connection.execute("SELECT wal_record(%s)", (str(Lsn(lsn)),))
+        row = await cursor.fetchone()
+        if row is None or row[0] is None:
+            return None
+        record = json.loads(row[0])
+        named = [
+            reference
+            for reference in record["blocks"]
+            if (reference["relation"], reference["fork"], reference["block"]) == (str(key), fork, block)
+        ]
+        return PageRecord(
+            end_lsn=lsn,
+            name=f"{record['rmgr']}/{record['record']}",
+            names_page=bool(named),
+            has_image=any(reference.get("image", {}).get("apply") for reference in named),
+        )

@@ -67,7 +67,8 @@ class RelationKey:
 class Relation:
     """A relation with storage.
 
-    ``kind`` is None if the pages must tell it; ``increment`` is that of a sequence.
+    ``kind`` is None if the pages must tell it; ``increment`` is that of a sequence; ``blocks`` are the sizes
+    of the forks, where a catalog listed it.
     """
 
     key: RelationKey
@@ -76,6 +77,7 @@ class Relation:
     forks: tuple[str, ...]
     quoted: str = ""
     increment: int | None = None
+    blocks: tuple[int, ...] = ()
 
 
 _SERVER = """
@@ -111,7 +113,8 @@ _RELATIONS = """
 SELECT c.oid::int8, n.nspname, c.relname, c.relkind::text, c.relpersistence = 'u', am.amname,
        CASE WHEN c.relisshared THEN 1664 ELSE coalesce(nullif(c.reltablespace, 0), d.dattablespace) END::int8,
        CASE WHEN c.relisshared THEN 0 ELSE d.oid END::int8,
-       pg_relation_filenode(c.oid)::int8, s.seqincrement
+       pg_relation_filenode(c.oid)::int8, s.seqincrement, pg_relation_size(c.oid, 'main') / 8192,
+       pg_relation_size(c.oid, 'vm') / 8192, pg_relation_size(c.oid, 'init') / 8192
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_database d ON d.datname = current_database()
@@ -192,11 +195,18 @@ async def has_pageinspect(connection: Connection) -> bool:
 
 
 def _relation(row: tuple[Any, ...]) -> Relation:
-    oid, schema, name, relkind, is_unlogged, method, spc, db, rel, increment = row
+    oid, schema, name, relkind, is_unlogged, method, spc, db, rel, increment, *sizes = row
+    size_of = dict(zip(("main", "vm", "init"), sizes, strict=True))
     table = Table(oid, schema, name)
     forks = ("init",) if is_unlogged else ("main", "vm") if relkind in "rmt" else ("main",)
     return Relation(
-        RelationKey(spc, db, rel), str(table), _kind(relkind, method), forks, table.quoted, increment
+        key=RelationKey(spc, db, rel),
+        name=str(table),
+        kind=_kind(relkind, method),
+        forks=forks,
+        quoted=table.quoted,
+        increment=increment,
+        blocks=tuple(int(size_of[fork]) for fork in forks),
     )
 
 

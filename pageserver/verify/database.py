@@ -35,9 +35,9 @@ from pageserver.verify.livepages import (
 )
 from pageserver.verify.ourpages import Pageserver
 from pageserver.verify.report import Report, Section
+from walproxy.wire.lsn import Lsn
 
 PART_BLOCKS = 4096
-_LOCK_TIMEOUT_S = 1.0
 _TRIES_MAX = 30
 _PAUSE_S = 0.5
 _IDLE_S = 0.02
@@ -175,9 +175,10 @@ class DatabaseCheck:
     async def _do(self, task: Task, connection: Connection, live: LivePages, ours: Pageserver) -> None:
         table = task.table
         try:
-            async with held(connection, table, lock_timeout_s=_LOCK_TIMEOUT_S):
+            async with held(connection, table):
+                before = await live.position()
                 relations = await list_relations(connection, table)
-                await self._check_relations(task, relations, live, ours)
+                await self._check_relations(task, relations, before, live, ours)
         except RelationBusy as busy:
             await self._later(task, f"locked: {busy.__cause__}")
         except RelationGone as gone:
@@ -201,43 +202,38 @@ class DatabaseCheck:
         self._tasks.append(replace(task, tries=task.tries + 1))
 
     async def _check_relations(
-        self, task: Task, relations: Sequence[Relation], live: LivePages, ours: Pageserver
+        self, task: Task, relations: Sequence[Relation], before: Lsn, live: LivePages, ours: Pageserver
     ) -> None:
         part = task.part
-        if part is None:
-            for relation in relations:
-                for fork in relation.forks:
-                    await self._check_fork(task, relation, Part(relation.key, fork, 0), live, ours)
-            return
-        for relation in relations:
-            if relation.key == part.key:
-                await self._check_fork(task, relation, part, live, ours)
-                return
-        # Rewritten since its first part was compared. The new one starts from its first block.
-        await self._later(Task(task.table, tries=task.tries), "it keeps being rewritten")
-
-    async def _check_fork(
-        self, task: Task, relation: Relation, part: Part, live: LivePages, ours: Pageserver
-    ) -> None:
-        check = ForkCheck(
-            live,
-            ours,
-            self._job.report,
-            ensure_flushed=self._job.flusher.ensure,
-            segment_size=self._job.server.segment_size,
-            section=Section.RELATIONS,
-            database=self._database.name,
-            relation=relation,
-            fork=part.fork,
-        )
-        if part.start == 0:
-            await check.check_size()
-        size = await check.live_size()
-        end = min(size, part.start + PART_BLOCKS)
-        if end < size:
-            self._tasks.appendleft(Task(task.table, Part(relation.key, part.fork, end)))
-        pages = await check.check(range(part.start, end))
-        self._job.advance(f"{self._database.name} {relation.name}", pages)
+        forks = [
+            (relation, fork, blocks)
+            for relation in relations
+            for fork, blocks in zip(relation.forks, relation.blocks, strict=True)
+            if part is None or (relation.key, fork) == (part.key, part.fork)
+        ]
+        if not forks:
+            # Rewritten since its first part was compared. The new one starts from its first block.
+            await self._later(Task(task.table, tries=task.tries), "it keeps being rewritten")
+        for relation, fork, blocks in forks:
+            check = ForkCheck(
+                live,
+                ours,
+                self._job.report,
+                ensure_flushed=self._job.flusher.ensure,
+                segment_size=self._job.server.segment_size,
+                section=Section.RELATIONS,
+                database=self._database.name,
+                relation=relation,
+                fork=fork,
+            )
+            start = 0 if part is None else part.start
+            if start == 0:
+                await check.check_size(before, blocks)
+            end = min(blocks, start + PART_BLOCKS)
+            if end < blocks:
+                self._tasks.appendleft(Task(task.table, Part(relation.key, fork, end)))
+            pages = await check.check(range(start, end))
+            self._job.advance(f"{self._database.name} {relation.name}", pages)
 
 
 async def check_database(

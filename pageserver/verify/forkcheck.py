@@ -84,19 +84,19 @@ class ForkCheck:
         self._fork = fork
         self._kind = PageKind.VM if fork == "vm" else relation.kind
 
-    async def live_size(self) -> int:
-        return await self._live.size(self._relation, self._fork)
+    async def check_size(self, position: Lsn, blocks: int) -> None:
+        """Ours is at most as long as the live fork; what the live one has beyond is up to its pages.
 
-    async def check_size(self) -> None:
-        """Ours is at most as long as the live fork; what the live one has beyond is up to its pages."""
-        position = await self._live.position()
-        size = await self.live_size()
+        Args:
+            position: an insert position, read before the live fork was measured.
+            blocks: its length.
+        """
         lsn = record_boundary(position, segment_size=self._segment_size)
         await self._ensure_flushed(lsn)
         ours = await self._ours.size(self._relation.key, self._fork, lsn)
         self._report.counts[self._section].forks += 1
-        if ours is not None and ours > size:
-            self._different(What.LONGER, None, lsn, fields=[Field("blocks", str(size), str(ours))])
+        if ours is not None and ours > blocks:
+            self._different(What.LONGER, None, lsn, fields=[Field("blocks", str(blocks), str(ours))])
         if ours is None and self._fork != "vm":
             self._different(What.MISSING, None, lsn)
 

@@ -16,13 +16,16 @@ from pageserver.verify.relationfile import SEGMENT_BLOCKS, file_name, folder_pat
 from walproxy.wire.lsn import Lsn
 
 _SETTLED_BLOCKS_MAX = 1024
-_FLUSH_PATIENCE_S, _FLUSH_POLL_S = 0.4, 0.05
+_FLUSH_PAUSES_S = (0.002, 0.004, 0.008, 0.016, 0.032)
+_SETTLE_S = 0.05
 
 _POSITION = "SELECT (pg_current_wal_insert_lsn() - '0/0')::int8"
 _FLUSHED = "SELECT (pg_current_wal_flush_lsn() - '0/0')::int8"
+_COMMIT = "SELECT pg_logical_emit_message(true, 'pageserver verify', '')"
 _SETTINGS: tuple[LiteralString, ...] = (
     "SET search_path = ''",
     "SET statement_timeout = 0",
+    "SET lock_timeout = '1s'",
     "SET idle_in_transaction_session_timeout = 0",
     "SET default_transaction_isolation = 'read committed'",
     "SET synchronous_commit = local",
@@ -63,7 +66,7 @@ async def connect(conninfo: str, *, dbname: str | None = None) -> Connection:
 
 
 @asynccontextmanager
-async def held(connection: Connection, table: Table, *, lock_timeout_s: float) -> AsyncIterator[None]:
+async def held(connection: Connection, table: Table) -> AsyncIterator[None]:
     """Hold a table and its indexes under ACCESS SHARE.
 
     Planning a query locks a relation of any kind and all its indexes until the transaction ends, which LOCK
@@ -73,10 +76,8 @@ async def held(connection: Connection, table: Table, *, lock_timeout_s: float) -
         RelationBusy: a stronger lock is in the way.
         RelationGone: no relation of that name.
     """
-    timeout = sql.SQL("SET LOCAL lock_timeout = {}").format(int(lock_timeout_s * 1000))
     plan = sql.SQL("EXPLAIN SELECT 1 FROM ONLY {}").format(sql.Identifier(table.schema, table.name))
     async with connection.transaction():
-        await connection.execute(timeout)
         try:
             await connection.execute(plan, prepare=False)
         except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
@@ -116,17 +117,17 @@ class Flusher:
         the primary.
         """
         async with self._lock:
-            for _ in range(int(_FLUSH_PATIENCE_S / _FLUSH_POLL_S)):
-                if self._flushed_lsn >= lsn:
+            for pause_s in _FLUSH_PAUSES_S:
+                if await self._is_flushed(lsn):
                     return
-                self._flushed_lsn = Lsn(await _number(self._connection, _FLUSHED))
-                if self._flushed_lsn < lsn:
-                    await asyncio.sleep(_FLUSH_POLL_S)
-            if self._flushed_lsn < lsn:
-                await self._connection.execute(
-                    "SELECT pg_logical_emit_message(true, 'pageserver verify', '')"
-                )
-                self._flushed_lsn = Lsn(await _number(self._connection, _FLUSHED))
+                await asyncio.sleep(pause_s)
+            if not await self._is_flushed(lsn):
+                await self._connection.execute(_COMMIT)
+
+    async def _is_flushed(self, lsn: Lsn) -> bool:
+        if self._flushed_lsn < lsn:
+            self._flushed_lsn = Lsn(await _number(self._connection, _FLUSHED))
+        return self._flushed_lsn >= lsn
 
 
 class BufferPages:
@@ -216,7 +217,7 @@ class FilePages:
         return self._checkpointed_lsn, found
 
     async def settle(self, relation: Relation, blocks: Sequence[int]) -> None:  # noqa: ARG002  # Nothing to wait on.
-        await asyncio.sleep(_FLUSH_POLL_S)
+        await asyncio.sleep(_SETTLE_S)
 
     def _path(self, key: RelationKey, fork: str, block: int) -> str:
         folder = folder_path(key.spc, key.db, tablespace_folder=self._server.tablespace_folder)

@@ -35,8 +35,10 @@ async def check_refused(job: Job, database: Database, home: Connection, ours: Ou
                     fork=fork,
                 )
                 try:
-                    await check.check_size()
-                    pages = await check.check(range(await check.live_size()))
+                    before = await live.position()
+                    blocks = await live.size(relation, fork)
+                    await check.check_size(before, blocks)
+                    pages = await check.check(range(blocks))
                 except RelationGone:
                     job.report.vanished.append(f"{database.name}: {relation.name} {fork}")
                 else:

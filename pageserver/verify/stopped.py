@@ -150,8 +150,9 @@ async def check_stopped(
                 relation=relation,
                 fork=fork,
             )
-            await check.check_size()
-            advance(relation.name, await check.check(range(await check.live_size())))
+            blocks = await live.size(relation, fork)
+            await check.check_size(control.checkpoint_lsn, blocks)
+            advance(relation.name, await check.check(range(blocks)))
 
     try:
         async with asyncio.TaskGroup() as group:

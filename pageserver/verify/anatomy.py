@@ -2,11 +2,13 @@
 
 import struct
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
 PAGE_BYTES = 8192
 HEADER_BYTES = 24
+_CHUNK_BYTES = 64
 
 # Last two bytes of a page, by which Postgres' own tools tell index pages apart.
 _CYCLE_ID_MAX = 0xFF7F
@@ -283,3 +285,15 @@ def detect_kind(page: bytes, *, blkno: int, is_vm: bool = False) -> PageKind:
     if blkno == 0 and int.from_bytes(page[special:], "little") == _SEQUENCE_MAGIC:
         return PageKind.SEQUENCE
     return PageKind.GIN if tag < 0x0100 else PageKind.GENERIC
+
+
+def differing(one: bytes, other: bytes) -> Iterator[int]:
+    """Offsets of the bytes that differ, ascending."""
+    if one == other:
+        return
+    for start in range(0, len(one), _CHUNK_BYTES):
+        mine, theirs = one[start : start + _CHUNK_BYTES], other[start : start + _CHUNK_BYTES]
+        if mine != theirs:
+            yield from (
+                at for at, pair in enumerate(zip(mine, theirs, strict=True), start) if pair[0] != pair[1]
+            )

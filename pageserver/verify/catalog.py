@@ -162,9 +162,14 @@ async def list_tables(connection: Connection, *, with_shared: bool) -> list[Tabl
 
 
 async def find_tables(connection: Connection, name: str) -> list[Table]:
-    """The table that `name` means, or that the index `name` is of, and its TOAST table; or nothing."""
-    cursor = await connection.execute(_NAMED, {"name": name})
-    return [Table(*row) for row in await cursor.fetchall()]
+    """The table that `name` means, or that the index `name` is of, and its TOAST table; or nothing.
+
+    Without a schema it is looked for in ``pg_catalog`` and ``public``.
+    """
+    async with connection.transaction():
+        await connection.execute("SET LOCAL search_path = public")
+        cursor = await connection.execute(_NAMED, {"name": name})
+        return [Table(*row) for row in await cursor.fetchall()]
 
 
 async def list_relations(connection: Connection, table: Table) -> list[Relation]:

@@ -1,7 +1,6 @@
 """Compares a page of the live server with ours: every byte and the LSN, but for what has a name."""
 
 import struct
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pageserver.verify.anatomy import (
@@ -11,14 +10,13 @@ from pageserver.verify.anatomy import (
     PageKind,
     Part,
     detect_kind,
+    differing,
     is_new,
     page_lsn,
 )
 from pageserver.verify.excuse import Excuse, excuses_for, infomask_excuses
 from walcore._native import mask_page
 
-_BLOCKS_PER_BYTE = 4
-_CHUNK_BYTES = 64
 _SPGIST_CACHE = slice(28, 92)
 
 
@@ -60,8 +58,8 @@ def compare(
     if is_new(live) or is_new(ours):
         if never_logged(live) and never_logged(ours):
             return Comparison(*lsns, excuses=frozenset({Excuse.EXTENDED_WITHOUT_WAL}))
-        return Comparison(*lsns, first_different=next(_differing(live[8:], ours[8:]), -8) + 8)
-    different = next(_differing(_masked(live, kind, blkno), _masked(ours, kind, blkno)), None)
+        return Comparison(*lsns, first_different=next(differing(live[8:], ours[8:]), -8) + 8)
+    different = next(differing(_masked(live, kind, blkno), _masked(ours, kind, blkno)), None)
     if different is not None:
         return Comparison(*lsns, first_different=different)
     return _excused(live, ours, kind, blkno, increment)
@@ -76,48 +74,6 @@ def never_logged(page: bytes) -> bool:
     return is_empty and not any(page[:8]) and not any(page[20:upper])
 
 
-def visibility_matches(live: bytes, versions: Sequence[bytes]) -> bool:
-    """Whether a live visibility map page is what the log makes of it, somewhere in a range of it.
-
-    Heap records clear bits before they are inserted into the WAL and without moving the page's LSN, and
-    those of different heap blocks in no order. The bits of one heap block change in order, under the lock
-    of that block. So the two bits of each heap block must be those of some version, and the header that of
-    some version.
-
-    Args:
-        live: the page of the live server.
-        versions: ours as of each LSN in the range that changed the page, and at its start.
-    """
-    if not any(_header(live) == _header(version) for version in versions):
-        return False
-    body = slice(HEADER_BYTES, PAGE_BYTES)
-    rest = [version for version in versions if version[body] != live[body]]
-    if len(rest) < len(versions):
-        return True
-    return all(
-        any(not (live[at] ^ version[at]) & bits for version in rest)
-        for at in _differing(live, rest[0])
-        if at >= HEADER_BYTES
-        for bits in (0x03, 0x0C, 0x30, 0xC0)
-    )
-
-
-def visibility_blocks(live: bytes, ours: bytes, blkno: int) -> list[int]:
-    """Heap blocks that two versions of a visibility map page tell different things of."""
-    first = blkno * (PAGE_BYTES - HEADER_BYTES) * _BLOCKS_PER_BYTE
-    return [
-        first + (at - HEADER_BYTES) * _BLOCKS_PER_BYTE + pair
-        for at in _differing(live, ours)
-        if at >= HEADER_BYTES
-        for pair in range(_BLOCKS_PER_BYTE)
-        if (live[at] ^ ours[at]) >> 2 * pair & 3
-    ]
-
-
-def _header(page: bytes) -> bytes:
-    return page[:8] + page[10:HEADER_BYTES]
-
-
 def _excused(live: bytes, ours: bytes, kind: PageKind, blkno: int, increment: int | None) -> Comparison:
     """Name every difference that the masks hide; one without a name is a difference."""
     lsns = page_lsn(live), page_lsn(ours)
@@ -126,7 +82,7 @@ def _excused(live: bytes, ours: bytes, kind: PageKind, blkno: int, increment: in
     if kind is PageKind.HEAP:
         ours, names = _with_hints_of(live, ours, anatomy)
     seen_to = 8
-    for offset in _differing(live, ours):
+    for offset in differing(live, ours):
         if offset < seen_to:
             continue
         place = anatomy.place(offset)
@@ -194,15 +150,3 @@ def _masked(page: bytes, kind: PageKind, blkno: int) -> bytes:
 
 def _without(page: bytes, span: slice) -> bytes:
     return page[: span.start] + bytes(span.stop - span.start) + page[span.stop :]
-
-
-def _differing(one: bytes, other: bytes) -> Iterator[int]:
-    """Offsets of the bytes that differ, ascending."""
-    if one == other:
-        return
-    for start in range(0, len(one), _CHUNK_BYTES):
-        mine, theirs = one[start : start + _CHUNK_BYTES], other[start : start + _CHUNK_BYTES]
-        if mine != theirs:
-            yield from (
-                at for at, pair in enumerate(zip(mine, theirs, strict=True), start) if pair[0] != pair[1]
-            )

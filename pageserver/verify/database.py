@@ -22,7 +22,7 @@ from pageserver.verify.catalog import (
     list_relations,
     list_tables,
 )
-from pageserver.verify.errors import PrimaryUnsuitable, RelationBusy, RelationGone, ServerLost
+from pageserver.verify.errors import PrimaryUnsuitable, RelationBusy, RelationGone, ServerFailed
 from pageserver.verify.forkcheck import ForkCheck
 from pageserver.verify.livepages import (
     BufferPages,
@@ -106,7 +106,7 @@ class DatabaseCheck:
 
         Raises:
             PrimaryUnsuitable: pageinspect is missing.
-            ServerLost: a connection broke.
+            ServerFailed: a connection broke.
         """
         async with AsyncExitStack() as stack:
             connections = []
@@ -165,7 +165,7 @@ class DatabaseCheck:
                 await self._do(task, connection, live, ours)
             except psycopg.Error as error:
                 if connection.closed or ours.is_closed:
-                    raise ServerLost("a connection broke", said=str(error).strip()) from error
+                    raise ServerFailed("a connection broke", said=str(error).strip()) from error
                 self._job.report.not_checked.append(
                     f"{self._database.name}: {task.table}: {str(error).strip()}"
                 )

@@ -5,7 +5,7 @@ VerifyError
 ├── DirectoryUnsuitable   the data directory cannot be compared
 ├── WrongCluster          primary and pageserver do not belong together
 ├── PageserverBehind      the pageserver does not reach the LSN of the primary
-└── ServerLost            a connection broke
+└── ServerFailed          a connection broke, or a server refused what was asked
     RelationBusy          a lock could not be had
     HistoryMissing        what a page was before cannot be told
     RelationGone          dropped or replaced since it was listed
@@ -40,8 +40,8 @@ class PageserverBehind(VerifyError):
     """The pageserver does not get to an LSN that the primary has flushed. See its status."""
 
 
-class ServerLost(VerifyError):
-    """A connection broke. Run it again."""
+class ServerFailed(VerifyError):
+    """A connection broke, or a server refused what was asked of it. The message has its words."""
 
 
 class HistoryMissing(Exception):

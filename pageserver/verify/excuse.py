@@ -34,6 +34,9 @@ class Excuse(Enum):
     SPGIST_LAST_USED = "lastUsedPages of the SP-GiST metapage is a cache"
     SEQUENCE_AHEAD = "a sequence logs values ahead of those it has given out"
     VM_LATER_VERSION = "visibility bits change before their record: equal to a version no newer than the read"
+    VM_COPIED_WITHOUT_BITS = (
+        "CREATE DATABASE logs a visibility map without its bits: redo has those set since"
+    )
     EXTENDED_WITHOUT_WAL = "a page added without WAL: zeros, or initialised, empty and without LSN"
     HINT_WITHOUT_IMAGE = "an FPI_FOR_HINT without image moved the live page's LSN only"
     HINT_NOT_STAMPED = "an FPI_FOR_HINT met a page already dirty and left the live page's LSN alone"

@@ -4,6 +4,7 @@ import struct
 from dataclasses import dataclass
 
 from pageserver.verify.anatomy import Anatomy, LinePointer, PageKind, Part, detect_kind, is_new, page_lsn
+from pageserver.verify.visibility import visibility_bits, visibility_blocks
 from walproxy.wire.lsn import Lsn
 
 _HEADER_FIELDS = (
@@ -16,6 +17,8 @@ _HEADER_FIELDS = (
     "pd_prune_xid",
 )
 _SHOWN_BYTES_MAX = 16
+_SHOWN_BLOCKS_MAX = 8
+_VISIBILITY = ("neither", "visible", "frozen", "visible, frozen")
 _INDEX_KINDS = frozenset({PageKind.BTREE, PageKind.HASH, PageKind.GIST, PageKind.GIN})
 
 
@@ -44,6 +47,8 @@ def explain(
     place = anatomy.place(offset)
     start = offset if place.end - place.start > _SHOWN_BYTES_MAX else place.start
     end = min(place.end, start + _SHOWN_BYTES_MAX)
+    if kind is PageKind.VM:
+        return fields + _visibility(live, ours, blkno)
     fields.append(Field(f"byte {offset} ({place})", live[start:end].hex(" "), ours[start:end].hex(" ")))
     number = place.item
     if not number:
@@ -66,6 +71,14 @@ def _header(live: bytes, ours: bytes) -> list[Field]:
             shown = (hex(mine), hex(theirs)) if name == "pd_flags" else (str(mine), str(theirs))
             fields.append(Field(name, *shown))
     return fields
+
+
+def _visibility(live: bytes, ours: bytes, blkno: int) -> list[Field]:
+    """The first heap blocks that the two maps tell different things of."""
+    return [
+        Field(f"heap block {block}", *(_VISIBILITY[visibility_bits(page, block)] for page in (live, ours)))
+        for block in visibility_blocks(live, ours, blkno)[:_SHOWN_BLOCKS_MAX]
+    ]
 
 
 def _item(page: bytes, kind: PageKind, number: int) -> LinePointer | None:

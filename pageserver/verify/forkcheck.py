@@ -6,13 +6,7 @@ from dataclasses import dataclass
 
 from pageserver.verify.anatomy import PageKind, page_lsn
 from pageserver.verify.catalog import Relation
-from pageserver.verify.compare import (
-    Comparison,
-    compare,
-    never_logged,
-    visibility_blocks,
-    visibility_matches,
-)
+from pageserver.verify.compare import Comparison, compare, never_logged
 from pageserver.verify.errors import HistoryMissing
 from pageserver.verify.excuse import Excuse
 from pageserver.verify.explain import Field, explain
@@ -21,6 +15,7 @@ from pageserver.verify.livepages import LivePages
 from pageserver.verify.ourpages import OurPages
 from pageserver.verify.report import Difference, Report, Section, What
 from pageserver.verify.rule import PAUSES_S, Finding, Step, asked_lsn, decide, record_boundary
+from pageserver.verify.visibility import copied_map_matches, visibility_blocks, visibility_matches
 from walproxy.wire.lsn import Lsn
 
 BATCH_BLOCKS = 128
@@ -195,7 +190,14 @@ class ForkCheck:
             batch = lsns[start : start + BATCH_BLOCKS]
             found = await self._ours.pages(key, self._fork, [reading.block] * len(batch), batch)
             versions += [page for page in found if isinstance(page, bytes)]
-        return Excuse.VM_LATER_VERSION if visibility_matches(reading.live, versions) else None
+        if visibility_matches(reading.live, versions):
+            return Excuse.VM_LATER_VERSION
+        image = await self._ours.last_image(key, self._fork, reading.block, reading.asked_lsn)
+        if image is None or not image.is_hollow:
+            return None
+        since = await self._ours.changes(key, self._fork, reading.block, image.end_lsn - 1, end)
+        is_copy = copied_map_matches(reading.live, versions, since)
+        return Excuse.VM_COPIED_WITHOUT_BITS if is_copy else None
 
     def _report_page(self, reading: Reading, judgement: Judgement) -> None:
         what = _WHAT[judgement.finding]

@@ -14,8 +14,15 @@ class PageRecord:
     name: str
     names_page: bool
     has_image: bool
+    hole_bytes: int = 0
+
+    @property
+    def is_hollow(self) -> bool:
+        """Whether it brought a page with nothing between header and special space."""
+        return self.name == "XLOG/FPI" and self.hole_bytes >= _BODY_BYTES
 
 
+_BODY_BYTES = 8168
 HINT_RECORD = "XLOG/FPI_FOR_HINT"
 
 

@@ -1,7 +1,8 @@
 """Pages as we rebuild them: the pageserver's SQL functions."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import psycopg
@@ -46,6 +47,18 @@ class OurPages(Protocol):
     async def record(self, lsn: int, key: RelationKey, fork: str, block: int) -> PageRecord | None:
         """The record that ends at an LSN, as far as a page is concerned; None if it is not known."""
 
+    async def last_image(self, key: RelationKey, fork: str, block: int, lsn: int) -> PageRecord | None:
+        """The last record up to an LSN that brought an image of a page; None if it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """One step of a chain: a record, or an image that we made."""
+
+    lsn: Lsn
+    is_record: bool
+    has_image: bool
+
 
 class Pageserver:
     """A connection to a pageserver. Used by one task at a time."""
@@ -82,9 +95,7 @@ class Pageserver:
         try:
             cursor = await self._connection.execute("SELECT wait_for_lsn(%s, %s)", (str(lsn), self._wait_s))
             row = await cursor.fetchone()
-        except psycopg.OperationalError:
-            raise
-        except psycopg.Error as error:
+        except errors.QueryCanceled as error:
             raise PageserverBehind(
                 "the pageserver does not follow", lsn=lsn, waited_s=self._wait_s, said=str(error).strip()
             ) from error
@@ -125,20 +136,43 @@ class Pageserver:
         }
 
     async def changes(self, key: RelationKey, fork: str, block: int, low: int, high: int) -> list[Lsn]:
-        await self.reach(Lsn(high))
         found: list[Lsn] = []
-        while high > low:
+        async for chain in self._chains(key, fork, block, high):
+            found = [change.lsn for change in chain if change.is_record and change.lsn > low] + found
+            if chain[0].lsn <= low:
+                break
+        return found
+
+    async def last_image(self, key: RelationKey, fork: str, block: int, lsn: int) -> PageRecord | None:
+        try:
+            async for chain in self._chains(key, fork, block, lsn):
+                for change in reversed(chain):
+                    if change.is_record and change.has_image:
+                        return await self.record(change.lsn, key, fork, block)
+        except HistoryMissing:
+            pass
+        return None
+
+    async def _chains(
+        self, key: RelationKey, fork: str, block: int, lsn: int
+    ) -> AsyncIterator[list[_Change]]:
+        """What reads use, newest first: each chain starts at an image, and the next one ends before it."""
+        await self.reach(Lsn(lsn))
+        while True:
             try:
                 cursor = await self._connection.execute(
-                    "SELECT * FROM page_chain(%s, %s, %s, %s)", (str(key), fork, block, str(Lsn(high)))
+                    "SELECT * FROM page_chain(%s, %s, %s, %s)", (str(key), fork, block, str(Lsn(lsn)))
                 )
             except errors.SnapshotTooOld as error:
                 raise HistoryMissing(str(error)) from error
-            chain = [(parse_lsn(lsn), kind) for lsn, kind, *_ in await cursor.fetchall()]
-            found = [lsn for lsn, kind in chain if low < lsn <= high and kind == "wal"] + found
-            # A chain starts at the page's last image; what came before takes another question.
-            high = min(chain[0][0] - 1, high - 1) if chain else low
-        return found
+            chain = [
+                _Change(parse_lsn(end), kind == "wal", has_image)
+                for end, kind, _rmgr, has_image, _bytes in await cursor.fetchall()
+            ]
+            if not chain:
+                return
+            yield chain
+            lsn = chain[0].lsn - 1
 
     async def record(self, lsn: int, key: RelationKey, fork: str, block: int) -> PageRecord | None:
         await self.reach(Lsn(lsn))
@@ -152,9 +186,11 @@ class Pageserver:
             for reference in record["blocks"]
             if (reference["relation"], reference["fork"], reference["block"]) == (str(key), fork, block)
         ]
+        images = [reference["image"] for reference in named if reference.get("image", {}).get("apply")]
         return PageRecord(
             end_lsn=lsn,
             name=f"{record['rmgr']}/{record['record']}",
             names_page=bool(named),
-            has_image=any(reference.get("image", {}).get("apply") for reference in named),
+            has_image=bool(images),
+            hole_bytes=images[0]["hole_length"] if images else 0,
         )

@@ -8,7 +8,7 @@ import psycopg
 
 from pageserver.verify.catalog import Connection, Server, list_databases, read_server
 from pageserver.verify.database import Advance, Job, Options, check_database
-from pageserver.verify.errors import PrimaryUnsuitable, ServerLost, WrongCluster
+from pageserver.verify.errors import PrimaryUnsuitable, ServerFailed, WrongCluster
 from pageserver.verify.extra import check_extra
 from pageserver.verify.livepages import Flusher, connect
 from pageserver.verify.ourpages import Pageserver
@@ -31,8 +31,8 @@ async def verify(options: Options, report: Report, *, advance: Advance) -> None:
             ours = [await stack.enter_async_context(_pageserver(options)) for _ in range(options.jobs)]
             await _check_identity(server, ours[0])
             await _check_all(Job(options, server, flusher, report, advance), home, ours)
-    except psycopg.OperationalError as error:
-        raise ServerLost("a connection failed", said=str(error).strip()) from error
+    except psycopg.Error as error:
+        raise ServerFailed("a server failed us", said=str(error).strip()) from error
     finally:
         report.elapsed_s = time.monotonic() - started_s
 

@@ -14,7 +14,7 @@ from pageserver.errors import BootstrapFailed
 from pageserver.verify.anatomy import PAGE_BYTES
 from pageserver.verify.catalog import Relation, RelationKey
 from pageserver.verify.database import Advance
-from pageserver.verify.errors import DirectoryUnsuitable, RelationGone, ServerLost, WrongCluster
+from pageserver.verify.errors import DirectoryUnsuitable, RelationGone, ServerFailed, WrongCluster
 from pageserver.verify.forkcheck import ForkCheck
 from pageserver.verify.ourpages import ForkKey, OurPages, Pageserver
 from pageserver.verify.relationfile import (
@@ -119,8 +119,8 @@ async def verify_stopped(
                 "not the same cluster", pgdata=control.system_id, pageserver=status.get("system_id")
             )
         await check_stopped(StoppedPages(root, control), ours, report, control=control, advance=advance)
-    except psycopg.OperationalError as error:
-        raise ServerLost("the connection to the pageserver failed", said=str(error).strip()) from error
+    except psycopg.Error as error:
+        raise ServerFailed("the pageserver failed us", said=str(error).strip()) from error
     finally:
         for pageserver in ours:
             await pageserver.close()

@@ -4,14 +4,12 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 
 from tests.e2e.faulty_node import Fault, faulty_node
+from tests.fix_pageserver import NewPageserver, configure, serving
 from tests.fix_pg import NewServer
 from tests.fix_stack import NewStack
 from tools.process import Process
@@ -20,8 +18,6 @@ from tools.stack import NOT_YET, Program
 from tools.wait import until
 from walcore._native import mask_page
 from walproxy.wire.lsn import Lsn, parse_lsn
-
-NewPageserver = Callable[..., Program]
 
 LOGGED = """
     select format('%s/%s/%s', coalesce(nullif(c.reltablespace, 0), d.dattablespace),
@@ -32,44 +28,6 @@ LOGGED = """
       left join pg_am a on a.oid = c.relam and c.relkind = 'i'
     where c.relkind in ('r', 'i', 't', 'm') and c.relpersistence = 'p'
 """
-
-
-@pytest.fixture
-def new_pageserver(folder: Path, watched: list[Process]) -> Iterator[NewPageserver]:
-    """A function that makes a pageserver of these walproxy nodes and this primary, not started."""
-    made: list[Program] = []
-
-    def new(primary: Server, *nodes: str, **settings: object) -> Program:
-        program = Program("pageserver", f"pageserver-{len(made)}", folder / f"pageserver-{len(made)}")
-        configure(program, primary, *nodes, **settings)
-        made.append(program)
-        watched.append(program)
-        return program
-
-    yield new
-    for program in made:
-        program.kill()
-
-
-def configure(program: Program, primary: Server, *nodes: str, **settings: object) -> None:
-    program.write_config(
-        listen=f"127.0.0.1:{program.port}",
-        data_dir=str(program.data_dir),
-        walproxy=list(nodes or [primary.conninfo()]),
-        primary_conninfo=primary.conninfo(),
-        **{"lsn_wait_timeout_s": 20} | settings,
-    )
-
-
-def serving(pageserver: Program) -> dict[str, Any]:
-    """Its status, once it can answer reads."""
-
-    def look() -> dict[str, Any] | None:
-        assert pageserver.alive, f"ended with {pageserver.exit_code}:\n{pageserver.tail(20)}"
-        status = pageserver.status()
-        return status if status["state"] == "serving" else None
-
-    return until(look, what="the pageserver serves", deadline_s=60, ignoring=NOT_YET)
 
 
 def catch_up(primary: Server, pageserver: Program) -> str:

@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from pageserver.verify.anatomy import PageKind, page_lsn
-from pageserver.verify.compare import compare, never_logged, visibility_blocks, visibility_matches
+from pageserver.verify.compare import compare, never_logged
 from pageserver.verify.excuse import Excuse
 from tests.unit.verify.pages import (
     PAGE_BYTES,
@@ -293,32 +293,3 @@ def test_the_kind_of_a_page_is_told_from_its_bytes() -> None:
         blkno = 0 if kind is PageKind.SEQUENCE else 1
         named = compare(made, flipped(made, 8170), kind=kind, blkno=blkno)
         assert compare(made, flipped(made, 8170), kind=None, blkno=blkno) == named
-
-
-def test_visibility_bits_are_those_of_some_version() -> None:
-    before = visibility((0, 3), (1, 3), (2, 3))
-    middle = visibility((0, 3), (1, 0), (2, 3))
-    after = visibility((0, 0), (1, 0), (2, 3))
-
-    assert visibility_matches(before, [before])
-    assert visibility_matches(middle, [before, middle, after])
-    assert visibility_matches(middle, [before, after])
-    assert visibility_matches(visibility((0, 0), (1, 3), (2, 3)), [before, middle, after])
-    assert not visibility_matches(middle, [before])
-    assert not visibility_matches(visibility((0, 3), (1, 3)), [before, middle, after])
-    assert not visibility_matches(visibility((0, 1), (1, 3), (2, 3)), [before, middle, after])
-
-
-def test_a_visibility_map_page_has_the_header_of_some_version() -> None:
-    version = visibility((0, 3))
-
-    assert not visibility_matches(visibility((0, 3), lsn=99), [version])
-    assert visibility_matches(changed(version, 8, b"\x12\x34"), [version])
-    assert not visibility_matches(flipped(version, 10), [version])
-
-
-def test_heap_blocks_of_a_visibility_difference() -> None:
-    one, other = visibility((4, 3), (6, 1)), visibility((4, 3), (5, 2), (7, 3))
-
-    assert visibility_blocks(one, other, 0) == [5, 6, 7]
-    assert visibility_blocks(one, other, 2) == [2 * 32672 + block for block in (5, 6, 7)]

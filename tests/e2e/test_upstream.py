@@ -205,6 +205,7 @@ async def test_an_older_timeline_ends_where_the_next_begins(pg: Server, new_serv
         assert b"no recovery target specified" in identity.history
         switch = parse_lsn(identity.history.split(b"\t")[1].decode())
         await connection.start(segment_start(switch, 16 << 20), 1)
+        reached = 0
         async with asyncio.timeout(10):
             while isinstance(got := await connection.receive(), PrimaryWal):
                 reached = got.start_lsn + len(got.wal)

@@ -100,7 +100,7 @@ class Figures:
 def _number(value: float | None, unit: str = "") -> str:
     if value is None:
         return "not reached"
-    form = ",.0f" if value >= 1000 or value == int(value) else ",.3g"
+    form = ",.3g" if value % 1 and value < 1000 else ",.0f"
     return f"{value:{form}} {unit}".strip()
 
 

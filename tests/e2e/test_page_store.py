@@ -18,19 +18,19 @@ SEGMENT_SIZE = 16 << 20
 FORKS = {"": 0, "_vm": 2, "_init": 3}
 RELATION = re.compile(r"(\d+)(_vm|_init)?(?:\.(\d+))?")
 CHURN = """
-    create table churn_a (id int primary key, note text);
+    create table churn_a (id int primary key, note text) with (autovacuum_enabled = off);
     insert into churn_a select g, repeat(g::text, 30) from generate_series(1, 5000) g;
     vacuum churn_a;
     delete from churn_a where id > 1000;
     vacuum churn_a;
     insert into churn_a select g, 'again' from generate_series(6001, 12000) g;
     update churn_a set note = note || '!' where id % 7 = 0;
-    create table churn_b as select * from churn_a;
+    create table churn_b with (autovacuum_enabled = off) as select * from churn_a;
     truncate churn_b;
     insert into churn_b select g, 'b' from generate_series(1, 2000) g;
     create index on churn_b (note, id);
     drop table churn_a;
-    create table churn_a (id serial primary key, big text);
+    create table churn_a (id serial primary key, big text) with (autovacuum_enabled = off);
     insert into churn_a (big)
         select string_agg(md5(random()::text), '') from generate_series(1, 4000) g group by g / 200;
     create table churn_c as select * from churn_b;
@@ -201,7 +201,10 @@ class Remembered:
 
 
 def remember(server: Server, relation: str) -> Remembered:
-    """The main fork of a relation as it is on disk after a checkpoint, and the LSN to ask for."""
+    """The main fork of a relation as it is on disk after a checkpoint, and the LSN to ask for.
+
+    Nobody else may write to it: autovacuum is off for these relations.
+    """
     server.query("checkpoint")
     lsn = int(server.value("select pg_current_wal_insert_lsn() - '0/0'"))
     db, rel = server.query(

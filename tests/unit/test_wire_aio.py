@@ -13,7 +13,7 @@ import asyncpg  # type: ignore[import-untyped]
 import psycopg
 import pytest
 
-from walproxy.wire import datum
+from walproxy.wire import datum, messages
 from walproxy.wire.aio import Address, Connection, Handler, parse_address, serve
 from walproxy.wire.errors import UNDEFINED_OBJECT, ConnectFailed, MalformedInput, SqlError
 from walproxy.wire.function import Argument, Column, Function
@@ -24,6 +24,9 @@ from walproxy.wire.replication import Command, IdentifySystem, StartReplication
 PAGE = bytes(range(256)) * 32
 
 
+CALLS: list[int] = []
+
+
 class Fatal(Exception):
     pass
 
@@ -31,6 +34,8 @@ class Fatal(Exception):
 async def page(rel: str, block: int, lsn: Lsn | None) -> Sequence[Sequence[Any]]:
     if rel == "bug":
         raise KeyError(rel)
+    if rel == "counted":
+        CALLS.append(block)
     if rel == "fatal":
         raise Fatal
     if block > 1000:
@@ -298,6 +303,35 @@ async def test_much_data_passes_while_both_sides_are_slow(port: int) -> None:
         assert await connection.receive() == message
     await sender
     connection.close()
+
+
+async def test_a_client_that_does_not_read_is_not_served_further(port: int) -> None:
+    """Its answers must not pile up in the server's memory."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 12)
+    startup = b"\0\3\0\0user\0x\0\0"
+    writer.write((4 + len(startup)).to_bytes(4) + startup)
+    queries = 1500  # Of 16 kB of answer each.
+    before = len(CALLS)
+
+    async def ask() -> None:
+        for _ in range(queries):
+            writer.write(messages.Query("SELECT page('counted', 1)").encode())
+            await writer.drain()
+
+    asking = asyncio.create_task(ask())
+    seen = -1
+    while seen != len(CALLS):
+        seen = len(CALLS)
+        await asyncio.sleep(0.3)
+    assert 0 < seen - before < queries
+    answers, tail = 0, b""
+    while answers < queries:
+        data = tail + await asyncio.wait_for(reader.read(1 << 20), 10)
+        answers += data.count(b"SELECT 1\0")
+        tail = data[-8:]  # One byte less than what is counted.
+    await asking
+    assert len(CALLS) - before == queries
+    writer.close()
 
 
 async def test_what_is_no_replication_command_is_refused(port: int) -> None:

@@ -111,7 +111,11 @@ class CopyBoth:
         self._check_copy(wanted=False)
         self._pgconn.send_query(command.encode())
         await self.flush()
-        result = await self._result()
+        try:
+            result = await self._result()
+        except SqlError:
+            await self._results()
+            raise
         if result is None or result.status != pq.ExecStatus.COPY_BOTH:
             rows = [] if result is None else self._rows(result)
             return await self._results() or rows

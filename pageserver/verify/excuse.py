@@ -37,6 +37,7 @@ class Excuse(Enum):
     VM_COPIED_WITHOUT_BITS = (
         "CREATE DATABASE logs a visibility map without its bits: redo has those set since"
     )
+    CLOG_LATER_VERSION = "transactions ended while it was read: each status is one it had meanwhile"
     EXTENDED_WITHOUT_WAL = "a page added without WAL: zeros, or initialised, empty and without LSN"
     HINT_WITHOUT_IMAGE = "an FPI_FOR_HINT without image moved the live page's LSN only"
     HINT_NOT_STAMPED = "an FPI_FOR_HINT met a page already dirty and left the live page's LSN alone"

@@ -94,9 +94,14 @@ async def _number(connection: Connection, query: LiteralString) -> int:
     return int(row[0])
 
 
+async def read_position(connection: Connection) -> Lsn:
+    """The insert position of the WAL now."""
+    return Lsn(await _number(connection, _POSITION))
+
+
 async def checkpoint(connection: Connection) -> Lsn:
     """Have the server write out its buffers; the position before."""
-    before = Lsn(await _number(connection, _POSITION))
+    before = await read_position(connection)
     await connection.execute("CHECKPOINT")
     return before
 
@@ -141,7 +146,7 @@ class BufferPages:
         ).format(sql.Identifier(schema, "get_raw_page"))
 
     async def position(self) -> Lsn:
-        return Lsn(await _number(self._connection, _POSITION))
+        return await read_position(self._connection)
 
     async def size(self, relation: Relation, fork: str) -> int:
         cursor = await self._connection.execute(
@@ -188,7 +193,7 @@ class FilePages:
         self._checkpointed_lsn = checkpointed_lsn
 
     async def position(self) -> Lsn:
-        return Lsn(await _number(self._connection, _POSITION))
+        return await read_position(self._connection)
 
     async def size(self, relation: Relation, fork: str) -> int:
         blocks = 0

@@ -37,6 +37,9 @@ class OurPages(Protocol):
     async def relations(self, lsn: Lsn, *, db: int | None = None) -> dict[ForkKey, int]:
         """Every fork that exists at an LSN, with its blocks."""
 
+    async def slru_page(self, kind: str, number: int, lsn: Lsn) -> bytes | None:
+        """One page of a transaction status log; None if it does not exist at that LSN."""
+
     async def changes(self, key: RelationKey, fork: str, block: int, low: int, high: int) -> list[Lsn]:
         """Ends of the records that redo applies to a page, of those with ``low < end <= high``, ascending.
 
@@ -123,6 +126,13 @@ class Pageserver:
         )
         row = await cursor.fetchone()
         return None if row is None or row[0] is None else int(row[0])
+
+    async def slru_page(self, kind: str, number: int, lsn: Lsn) -> bytes | None:
+        await self.reach(lsn)
+        cursor = self._connection.cursor(binary=True)
+        await cursor.execute("SELECT get_slru_page(%s, %s, %s)", (kind, number, str(lsn)))
+        row = await cursor.fetchone()
+        return None if row is None or row[0] is None else bytes(row[0])
 
     async def relations(self, lsn: Lsn, *, db: int | None = None) -> dict[ForkKey, int]:
         await self.reach(lsn)

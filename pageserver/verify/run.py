@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import psycopg
 
 from pageserver.verify.catalog import Connection, Server, list_databases, read_server
+from pageserver.verify.clog import check_clog
 from pageserver.verify.database import Advance, Job, Options, check_database
 from pageserver.verify.errors import PrimaryUnsuitable, ServerFailed, WrongCluster
 from pageserver.verify.extra import check_extra
@@ -54,6 +55,8 @@ async def _check_all(job: Job, home: Connection, ours: Sequence[Pageserver]) -> 
             await check_refused(job, database, home, ours[0])
     if relations and not found:
         raise PrimaryUnsuitable("no such relation with storage", names=list(relations))
+    if not relations and not names:
+        await check_clog(job, home, ours[0])
     if not relations:
         await check_extra(job, home, ours[0], databases=chosen, is_whole=not names)
 

@@ -13,6 +13,7 @@ from pageserver.controlfile import ControlFile, parse_control_file
 from pageserver.errors import BootstrapFailed
 from pageserver.verify.anatomy import PAGE_BYTES
 from pageserver.verify.catalog import Relation, RelationKey
+from pageserver.verify.clog import check_stopped_clog
 from pageserver.verify.database import Advance
 from pageserver.verify.errors import DirectoryUnsuitable, RelationGone, ServerFailed, WrongCluster
 from pageserver.verify.forkcheck import ForkCheck
@@ -119,6 +120,7 @@ async def verify_stopped(
                 "not the same cluster", pgdata=control.system_id, pageserver=status.get("system_id")
             )
         await check_stopped(StoppedPages(root, control), ours, report, control=control, advance=advance)
+        await check_stopped_clog(report, root, ours[0], control.checkpoint_lsn)
     except psycopg.Error as error:
         raise ServerFailed("the pageserver failed us", said=str(error).strip()) from error
     finally:

@@ -201,7 +201,7 @@ class WalChecker:
     def major(self) -> int:
         """Major version of Postgres by the page magic; 0 until a page header was seen."""
     def counts(self) -> list[dict[str, Any]]:
-        """By record type: `rmgr`, `record`, `seen`, `compared`, `different`, `unsupported` (pages without redo)."""
+        """By record type: `rmgr`, `record`, `seen`, `compared`, `different`, `unsupported` (no redo)."""
     def differences(self) -> list[dict[str, Any]]:
         """The first of each record type that has one: `lsn`, `rmgr`, `record`, `page` (or None), `what`."""
 
@@ -366,7 +366,7 @@ class Reader:
         """One SLRU page at an LSN; None if it does not exist then.
 
         Args:
-            kind: `pg_xact`, `pg_multixact/offsets` or `pg_multixact/members`. `pg_commit_ts` is not followed yet.
+            kind: `pg_xact`, `pg_multixact/offsets`, `pg_multixact/members`; not yet `pg_commit_ts`.
         Raises:
             LsnNotCovered, PageUnreadable, LayerCorrupt.
         """

@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.e2e.test_page_store import Store, slru_files
 from tests.fix_pg import NewServer
 
-# Each lock that a subtransaction adds to its parent's is a multixact: they fill pages of offsets and of members.
+# Each lock that a subtransaction adds to its parent's makes a multixact: they fill several pages.
 LOCKS = """
     do $$
     begin

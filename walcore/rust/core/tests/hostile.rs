@@ -60,6 +60,10 @@ fn page(random: &mut Random) -> PageBuf {
         }
     }
     let special = usize::from(page.special());
+    if random.below(20) == 0 {
+        page.bytes_mut()[special..].fill(0xFF);
+        return page;
+    }
     for at in special..BLCKSZ {
         let byte = random.below(26) as u8;
         page.bytes_mut()[at] = if byte < 24 { byte } else { 0xFF };

@@ -171,12 +171,13 @@ fn insert_posting_item(page: &mut PageBuf, child: u32, data: &mut Reader<'_>) ->
     if flags(page)? & LEAF != 0 || number > count {
         return Err("no such posting item");
     }
-    let (at, end) = (posting_item_at(number)?, posting_item_at(count + 1)?);
+    let more = count.checked_add(1).ok_or("too many posting items")?;
+    let (at, end) = (posting_item_at(number)?, posting_item_at(more)?);
     set_data_len(page, end + POSTING_ITEM_LEN - DATA_AT)?;
     page.put(at, &tid::to_block_id(child))?;
     page.shift(at, end, at + POSTING_ITEM_LEN)?;
     page.put(at, item)?;
-    set_maxoff(page, count + 1)
+    set_maxoff(page, more)
 }
 
 fn delete_page(page: &mut PageBuf, id: u8, main: &mut Reader<'_>) -> Result<(), Misfit> {
@@ -194,7 +195,7 @@ fn delete_page(page: &mut PageBuf, id: u8, main: &mut Reader<'_>) -> Result<(), 
             if flags(page)? & LEAF != 0 || number > count {
                 return Err("no such posting item");
             }
-            let (at, end) = (posting_item_at(number)?, posting_item_at(count + 1)?);
+            let (at, end) = (posting_item_at(number)?, posting_item_at(count)? + POSTING_ITEM_LEN);
             page.shift(at + POSTING_ITEM_LEN, end, at)?;
             set_maxoff(page, count - 1)?;
             set_data_len(page, end - POSTING_ITEM_LEN - DATA_AT)

@@ -5,7 +5,6 @@ use super::tuple::Tuple;
 use super::{DATA_SHORT, Effect, NO_SUCH_RECORD, On, Redone};
 use crate::page::{ALL_VISIBLE, ItemId, Misfit, PageBuf};
 use crate::reader::{Reader, u16s};
-use crate::rmgr;
 use crate::version::Major;
 
 /// `PRUNE` up to 16, `PRUNE_ON_ACCESS` from 17 on.
@@ -35,12 +34,6 @@ mod prune_flags {
 const FREEZE_XVAC: u8 = 0x02;
 const INVALID_XVAC: u8 = 0x04;
 const FROZEN_XID: u32 = 2;
-
-/// Whether this block is the page of the visibility map whose bits the record sets.
-pub(super) fn sets_vm(on: &On<'_, '_>) -> bool {
-    let header = &on.record.header;
-    header.rmid == rmgr::HEAP2 && header.rmgr_info() & OP_MASK == VISIBLE && on.block.id == 0
-}
 
 /// Source: `src/backend/access/heap/heapam_xlog.c` (18), `heapam.c` (15 to 17).
 pub(super) fn redo(page: &mut PageBuf, on: &On<'_, '_>) -> Redone {

@@ -113,7 +113,7 @@ fn registered(page: &mut Option<PageBuf>, on: &On<'_, '_>) -> Result<(), RedoErr
         }
     } else if record.header.rmid == rmgr::XLOG {
         return no_image(record).map_err(failed);
-    } else if heap2::sets_vm(on) {
+    } else if touch::sets_vm(record, block.id) {
         let page = page.insert(PageBuf::zeroed());
         page.init(0);
         page

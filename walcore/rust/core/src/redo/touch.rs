@@ -128,19 +128,35 @@ pub fn touches(record: &Record<'_>, major: Major, each: &mut impl FnMut(Touched)
 }
 
 fn blocks(record: &Record<'_>, each: &mut impl FnMut(Touched)) {
-    let (rmid, info) = (record.header.rmid, record.header.rmgr_info());
     for block in &record.blocks {
         let has_image = block.applies_image();
-        // With full-page writes off such a record comes without an image, and redo does nothing.
-        let is_empty_hint = rmid == rmgr::XLOG && info == XLOG_FPI_FOR_HINT && !has_image;
-        if block.tag.fork == Fork::Fsm || is_empty_hint {
+        if block.tag.fork == Fork::Fsm || is_left_alone(record, block.id) && !has_image {
             continue;
         }
-        let sets_vm = rmid == rmgr::HEAP2 && info & 0x70 == HEAP2_VISIBLE && block.id == 0;
-        let missing = if sets_vm { Missing::Zeros } else { Missing::Refused };
+        let missing = if sets_vm(record, block.id) { Missing::Zeros } else { Missing::Refused };
         let target = Target::Block(block.tag);
         each(Touched::Page { target, will_init: block.will_init, has_image, missing });
     }
+}
+
+/// Whether the record names the block but does nothing to it, unless it has an image.
+fn is_left_alone(record: &Record<'_>, block: u8) -> bool {
+    const HASH_MOVE_PAGE_CONTENTS: u8 = 0x70;
+    const HASH_SQUEEZE_PAGE: u8 = 0x80;
+    const HASH_DELETE: u8 = 0x90;
+    match (record.header.rmid, record.header.rmgr_info()) {
+        // With full-page writes off the image is left out.
+        (rmgr::XLOG, XLOG_FPI_FOR_HINT) => true,
+        // The bucket's first page, to be locked.
+        (rmgr::HASH, HASH_MOVE_PAGE_CONTENTS | HASH_SQUEEZE_PAGE | HASH_DELETE) => block == 0,
+        _ => false,
+    }
+}
+
+/// Whether this block is the page of the visibility map whose bits the record sets.
+pub(super) fn sets_vm(record: &Record<'_>, block: u8) -> bool {
+    let header = &record.header;
+    header.rmid == rmgr::HEAP2 && header.rmgr_info() & 0x70 == HEAP2_VISIBLE && block == 0
 }
 
 fn zeros_if_missing(target: Target, will_init: bool) -> Touched {

@@ -1,6 +1,7 @@
 //! The visibility map: geometry, and the bits that heap records clear.
 
-use super::{Effect, On, Redone, heap2};
+use super::touch::sets_vm;
+use super::{Effect, On, Redone};
 use crate::page::{BLCKSZ, HEADER_LEN, Misfit, PageBuf};
 use crate::reader::Reader;
 use crate::rmgr;
@@ -108,7 +109,7 @@ fn clear(page: &mut PageBuf, heap_blkno: u32, bits: u8) -> bool {
 
 /// Applies a heap record to a page of the map that it registered.
 pub(super) fn redo(page: &mut PageBuf, on: &On<'_, '_>) -> Redone {
-    if heap2::sets_vm(on) {
+    if sets_vm(on.record, on.block.id) {
         return set(page, on);
     }
     let mut any = false;

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from pageserver import checkwal
 from pageserver.errors import ConfigInvalid
 from tests.fix_pg import NewServer
+from tools.server import Server
 
 TABLES = """
     create table plain(id serial primary key, k int, v text);
@@ -63,42 +64,174 @@ WRITTEN = {
 }
 
 
+INDEXES = """
+    create table hashed(k int);
+    create index on hashed using hash(k);
+    insert into hashed select 1 from generate_series(1, 300);
+    delete from hashed;
+    select count(*) from hashed where k = 1;
+    insert into hashed select 1 from generate_series(1, 300);
+    insert into hashed select g % 7 from generate_series(1, 9000) g;
+    delete from hashed where ctid::text like '%3)' or ctid::text like '%5)' or ctid::text like '%6)';
+    vacuum hashed;
+
+    create table points(p point);
+    create index on points using gist(p);
+    insert into points select point(1, 1) from generate_series(1, 400);
+    delete from points;
+    select count(*) from points where p <@ box '(0,0),(2,2)';
+    insert into points select point(1, 1) from generate_series(1, 400);
+    insert into points select point(g, g) from generate_series(1, 5000) g;
+    delete from points;
+    vacuum points;
+    vacuum points;
+
+    create table words(w text);
+    create index on words using spgist(w);
+    insert into words values ('a'), ('b'), ('c');
+    delete from words where w = 'b';
+    vacuum words;
+    insert into words select md5(g::text) from generate_series(1, 3000) g;
+    delete from words where w > '8';
+    vacuum words;
+    create table alike(w text);
+    create index on alike using spgist(w);
+    insert into alike select 'alike_' || md5(g::text) from generate_series(1, 500) g;
+    insert into alike values ('alone'), ('al'), ('b');
+
+    create table ranges(v text) with (fillfactor = 30);
+    create index on ranges using brin(v) with (pages_per_range = 1);
+    insert into ranges select string_agg(md5((g * 20 + i)::text), '')
+        from generate_series(1, 500) g, generate_series(1, 10) i group by g;
+    select brin_summarize_new_values('ranges_v_idx');
+    update ranges set v = 'z' || (select string_agg(md5(i::text), '') from generate_series(1, 30) i)
+        where ctid::text like '%,1)';
+    select brin_desummarize_range('ranges_v_idx', 3);
+
+    create table arrays(a int[]);
+    copy arrays from program 'yes {1} | head -n 40000';
+    create index on arrays using gin(a) with (fastupdate = off);
+    create index waiting on arrays using gin(a);
+    delete from arrays where ctid >= '(50,0)' and ctid < '(150,0)';
+    vacuum arrays;
+    insert into arrays select array[2, g] from generate_series(1, 3000) g;
+    vacuum arrays;
+
+    create extension if not exists bloom;
+    create table blooming(a int, b int);
+    create index on blooming using bloom(a, b);
+    insert into blooming select g, g % 10 from generate_series(1, 3000) g;
+    delete from blooming where b = 3;
+    vacuum blooming;
+"""
+WRITTEN_TO_INDEXES = {
+    ("Hash", "VACUUM_ONE_PAGE"),
+    ("Hash", "INSERT"),
+    ("Hash", "ADD_OVFL_PAGE"),
+    ("Hash", "SPLIT_ALLOCATE_PAGE"),
+    ("Hash", "SPLIT_COMPLETE"),
+    ("Hash", "SQUEEZE_PAGE"),
+    ("Hash", "DELETE"),
+    ("Gist", "DELETE"),
+    ("Gist", "PAGE_UPDATE"),
+    ("Gist", "PAGE_SPLIT"),
+    ("Gist", "PAGE_DELETE"),
+    ("SPGist", "VACUUM_ROOT"),
+    ("SPGist", "ADD_LEAF"),
+    ("SPGist", "MOVE_LEAFS"),
+    ("SPGist", "PICKSPLIT"),
+    ("SPGist", "SPLIT_TUPLE"),
+    ("SPGist", "VACUUM_LEAF"),
+    ("BRIN", "INSERT"),
+    ("BRIN", "UPDATE"),
+    ("BRIN", "SAMEPAGE_UPDATE"),
+    ("BRIN", "DESUMMARIZE"),
+    ("Gin", "CREATE_PTREE"),
+    ("Gin", "INSERT"),
+    ("Gin", "DELETE_PAGE"),
+    ("Gin", "UPDATE_META_PAGE"),
+    ("Gin", "INSERT_LISTPAGE"),
+    ("Gin", "DELETE_LISTPAGE"),
+    ("Gin", "VACUUM_DATA_LEAF_PAGE"),
+    ("Generic", "Generic"),
+}
+
+
 @pytest.fixture
-def wal_dir(new_server: NewServer) -> Path:
-    """WAL of a stopped server: every page changed without an image to start from, and with one to compare."""
-    server = new_server(
+def server(new_server: NewServer) -> Server:
+    """Every page it changes has no image to start from, and one to compare."""
+    return new_server(
         wal_consistency_checking="all", full_page_writes=False, wal_keep_size="10GB", autovacuum=False
-    )
-    server.start()
-    for statements in (TABLES, CHANGES):
-        with server.connect() as connection:
-            for statement in statements.split(";\n"):
-                connection.execute(statement.strip().encode())
+    ).start()
+
+
+def run(server: Server, statements: str) -> None:
+    with server.connect() as connection:
+        connection.execute("set enable_seqscan = off")
+        connection.execute("set enable_bitmapscan = off")
+        for statement in statements.split(";\n"):
+            connection.execute(statement.strip().encode())
+
+
+def stopped(server: Server) -> Path:
+    """Where its WAL is, all of it."""
     server.stop()
     return server.data_dir / "pg_wal"
 
 
-def test_every_page_is_the_one_that_postgres_logged(wal_dir: Path, major: int) -> None:
-    report = checkwal.check(wal_dir)
+def compared(report: checkwal.Report) -> set[tuple[str, str]]:
+    """The record types of which there was something to compare."""
+    return {(count.rmgr, count.record) for count in report.counts if count.compared}
 
-    assert report.major == major
+
+def test_every_page_is_the_one_that_postgres_logged(server: Server) -> None:
+    run(server, TABLES)
+    run(server, CHANGES)
+
+    report = checkwal.check(stopped(server))
+
+    assert report.major == server.major
     assert report.differences == ()
-    assert report.different == 0
-    assert report.unsupported == 0
+    assert (report.different, report.unsupported) == (0, 0)
     assert report.compared > 10_000
-    assert WRITTEN - {(count.rmgr, count.record) for count in report.counts if count.compared} == set()
+    assert WRITTEN - compared(report) == set()
 
 
-def test_the_command_reports_what_it_compared(wal_dir: Path) -> None:
+def test_every_index_page_is_the_one_that_postgres_logged(server: Server) -> None:
+    run(server, INDEXES)
+
+    report = checkwal.check(stopped(server))
+
+    assert report.differences == ()
+    assert (report.different, report.unsupported) == (0, 0)
+    assert WRITTEN_TO_INDEXES - compared(report) == set()
+
+
+def test_a_row_version_locked_behind_its_update_is_redone(server: Server) -> None:
+    run(server, "create table rows as select 1 as id, 'a' as v; create unique index on rows(id)")
+    with server.connect() as writer, server.connect() as reader:
+        writer.execute("begin")
+        writer.execute("update rows set v = 'b'")
+        reader.execute("select id from rows where id = 1 for key share")
+        writer.execute("commit")
+
+    report = checkwal.check(stopped(server))
+
+    assert report.differences == ()
+    assert ("Heap2", "LOCK_UPDATED") in compared(report)
+
+
+def test_the_command_reports_what_it_compared(server: Server) -> None:
+    run(server, TABLES)
     app = typer.Typer()
     app.command()(checkwal.command)
 
-    done = CliRunner().invoke(app, [str(wal_dir), "--json"])
+    done = CliRunner().invoke(app, [str(stopped(server)), "--json"])
 
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
     assert report["differences"] == []
-    assert sum(count["compared"] for count in report["counts"]) > 10_000
+    assert sum(count["compared"] for count in report["counts"]) > 100
 
 
 def test_a_directory_without_wal_is_refused(tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 """The acts of the demo, in their order; each leaves its figures behind."""
 
-import json
 import statistics
-import subprocess
 import time
 from pathlib import Path
 
@@ -76,16 +74,15 @@ class Show:
         self._say(f"pgbench tables, scale {SCALE}")
         stack.start()
         self._say(f"three nodes, {stack.proposer().name} is the proposer; every commit waits for two of them")
-        status = stack.pageserver.status()
-        self._say(
-            f"a pageserver, from a base backup of the running primary: consistent at {status['consistency_lsn']}"
-        )
+        lsn = stack.pageserver.status()["consistency_lsn"]
+        self._say(f"a pageserver, from a base backup of the running primary: consistent at {lsn}")
         hold_wal(stack, self._folder / "backup")
         self._say("a base backup without WAL, for the end")
-        # It begins at the proposer, which will be killed, and may go on at any other node.
-        upstream = stack.conninfo(stack.proposer(), *stack.acceptors())
+        # It begins at the proposer, which will be killed, and goes on at another node.
+        proposer = stack.proposer()
+        upstream = stack.conninfo(proposer, *(node for node in stack.nodes if node is not proposer))
         self._standby = make_standby(self._folder / "standby", primary, upstream).start()
-        self._say(f"a stock standby that follows {stack.proposer().name}")
+        self._say(f"a stock standby that follows {proposer.name}")
 
     def _under_load(self) -> None:
         primary, stack = self._primary, self._stack
@@ -158,25 +155,12 @@ class Show:
         self._say(f"asked again for the {len(self._remembered)} pages as they were")
 
     def _verify(self) -> None:
-        stack = self._stack
-        command = stack.pageserver.cli(
-            "verify",
-            "--primary",
-            self._primary.conninfo(),
-            "--pageserver",
-            stack.pageserver.conninfo(),
-            "--json",
-        )
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if not done.stdout.strip():
-            self.figures.errors.append(f"verify ended with {done.returncode}: {done.stderr.strip()[-500:]}")
-            return
-        report = json.loads(done.stdout)
+        report = self._stack.verify()
         self.figures.pages_verified = report["pages"]
         self.figures.pages_different = report["different"]
-        if done.returncode != 0:
+        if report["exit_code"] != 0:
             shown = [*report["differences"][:3], *report["not_checked"][:3]]
-            self.figures.errors.append(f"verify ended with {done.returncode}: {shown}")
+            self.figures.errors.append(f"verify ended with {report['exit_code']}: {shown}")
         self._say(f"{report['pages']:,} pages compared with the primary's, {report['different']} different")
 
     def _compare_standby(self) -> None:

@@ -3,7 +3,13 @@
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-pytest_plugins = ["tests.fix_log", "tests.fix_pageserver", "tests.fix_pg", "tests.fix_stack"]
+pytest_plugins = [
+    "tests.fix_draw",
+    "tests.fix_log",
+    "tests.fix_pageserver",
+    "tests.fix_pg",
+    "tests.fix_stack",
+]
 
 
 def pytest_report_header() -> list[str]:

@@ -81,6 +81,10 @@ class Process:
                 extra_groups=self._user.groups,
             )
 
+    def wrap(self, *prefix: str) -> None:
+        """From the next start on, run it by the program ``prefix``, which must become it."""
+        self._command = [*prefix, *self._command]
+
     def send(self, number: signal.Signals) -> None:
         assert self._child is not None, f"{self.name} was never started"
         self._child.send_signal(number)

@@ -74,6 +74,8 @@ def _recover(
         follow(server.restore(backup), stack.conninfo(*majority)).start()
         wait_for_replay(server, commit_lsn, deadline_s=120)
         missing = ledger.missing_from(server)
-    finally:
-        server.destroy()
+    except BaseException:
+        server.kill()  # Its log stays, to be looked at.
+        raise
+    server.destroy()
     return Recovery(tuple(node.name for node in majority), commit_lsn, frozenset(missing))

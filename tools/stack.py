@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from psycopg.conninfo import make_conninfo
 from tools.process import Process, free_port
 from tools.server import Server, Setting
 from tools.wait import until
+from walproxy.wire.lsn import parse_lsn
 
 NOT_YET = (psycopg.Error, OSError)
 GROUP = "walproxy"
@@ -126,8 +128,22 @@ class Stack:
         self.wait_for_quorum()
         if pageserver:
             self.pageserver.start()
-            self.pageserver.ready(deadline_s=120)
+            self.wait_for_pages()
         return self
+
+    def verify(self, *options: str, deadline_s: float = 600.0) -> dict[str, Any]:
+        """What ``pageserver verify`` says of every page, with its ``exit_code``."""
+        ends = ("--primary", self.primary.conninfo(), "--pageserver", self.pageserver.conninfo())
+        done = subprocess.run(
+            self.pageserver.cli("verify", *ends, "--create-extension", "--json", *options),
+            capture_output=True,
+            text=True,
+            timeout=deadline_s,
+            check=False,
+        )
+        assert done.stdout.strip(), f"verify said nothing: exit={done.returncode}\n{done.stderr[-2000:]}"
+        report: dict[str, Any] = json.loads(done.stdout)
+        return report | {"exit_code": done.returncode}
 
     def stop(self) -> None:
         """End everything, the readers first; each must end with exit code 0."""
@@ -167,12 +183,16 @@ class Stack:
         return make_conninfo("", host=hosts, port=ports, user="postgres", connect_timeout=5)
 
     def commit_lsn(self) -> str | None:
-        """What the proposer calls committed; None while it may not say or nobody proposes."""
-        proposer = self._proposer()
-        if proposer is None:
-            return None
-        lsn: str | None = proposer.status()["commit_lsn"]
-        return lsn if lsn and lsn != "0/0" else None
+        """What a proposer calls committed in its own term; None as long as nobody can say."""
+        for _, status in self.roles():
+            if status["role"] != "proposer":
+                continue
+            term, _, start_lsn = status["term_history"][-1]
+            commit_lsn = str(status["commit_lsn"])
+            # Before, it is only what this node had heard of in earlier terms: a lower bound.
+            if term == status["term"] and parse_lsn(commit_lsn) >= parse_lsn(start_lsn):
+                return commit_lsn
+        return None
 
     def acceptors(self) -> Sequence[Program]:
         proposer = self.proposer()
@@ -185,6 +205,16 @@ class Stack:
     def wait_for_quorum(self, *, deadline_s: float = 30.0) -> None:
         """Until the primary's commits wait for the group."""
         self._wait("sync_state = 'quorum'", what="the primary waits for the quorum", deadline_s=deadline_s)
+
+    def wait_for_pages(self, *, deadline_s: float = 120.0) -> None:
+        """Until the pageserver has all of a consistent cluster."""
+        self.pageserver.ready(deadline_s=deadline_s)
+        until(
+            lambda: self.pageserver.status()["state"] == "serving",
+            what="the pageserver serves",
+            deadline_s=deadline_s,
+            ignoring=NOT_YET,
+        )
 
     def _wait(self, condition: str, *, what: str, deadline_s: float) -> None:
         query = f"select count(*) from pg_stat_replication where application_name = %s and {condition}"

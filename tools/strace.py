@@ -81,7 +81,7 @@ def _call(text: str, begun: int, ended: int, end_s: float) -> Iterator[Call]:
     end = _RESULT.search(arguments)
     if not bracket or end is None or name not in CALLS:
         return
-    arguments = arguments[: end.start()]
+    arguments = arguments[: end.start()].rstrip()
     target = _FD.match(arguments)
     strings = tuple(_bytes(found) for found in _STRING.findall(arguments))
     plain = _STRING.sub("", _FD.sub("", arguments, count=1))

@@ -147,7 +147,10 @@ class Node:
 
     def _on_send(self, call: Call) -> None:
         stream = self._streams.setdefault(call.target, bytearray())
-        stream += b"".join(call.strings)[: call.result]
+        sent = b"".join(call.strings)[: call.result]
+        if sent == b"N" and not stream:
+            return  # The answer to "TLS?": no. The only byte that is not part of a message.
+        stream += sent
         while (payload := _next_copy_data(stream)) is not None:
             if payload[:1] == b"r":
                 _, _, flush_lsn, _ = STATUS_UPDATE.unpack_from(payload)
@@ -191,7 +194,7 @@ def acknowledged_too_early(nodes: list[Node], quorum: int) -> list[str]:
 
 
 def _is_send(call: Call) -> bool:
-    return call.target.startswith(("TCP", "UNIX")) and call.name in ("sendto", "sendmsg", "write", "writev")
+    return call.target.startswith("TCP") and call.name in ("sendto", "sendmsg", "write", "writev")
 
 
 def _segment_start(path: PurePath) -> int | None:
@@ -207,6 +210,7 @@ def _next_copy_data(stream: bytearray) -> bytearray | None:
         # A client's first packet has no type: its length, below 64 KiB, comes first.
         skip = 0 if stream[0] == 0 else 1
         size = int.from_bytes(stream[skip : skip + 4]) + skip
+        assert size >= 4, f"not a message of the protocol: {bytes(stream[:16])!r}"
         if len(stream) < size:
             return None
         tag, payload = stream[0], stream[5:size]

@@ -330,7 +330,8 @@ class Proposer:
         peer = self.peer(name)
         is_new = peer.greeting is None
         peer.greeting = message
-        peer.held_lsn = message.flush_lsn
+        # Never up: what else it needs, its slots, comes with its first reply of this term.
+        peer.held_lsn = min(peer.held_lsn, message.flush_lsn)
         if self.role is Role.PROPOSING:
             if not peer.is_streaming:
                 self._greet_elected(name, now_s)

@@ -1,0 +1,63 @@
+"""Stock standbys and ``pg_receivewal`` stream from a node, and write the primary's WAL byte for byte."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.fix_stack import NewStack
+from tools.ledger import Ledger
+from tools.process import Process
+from tools.server import Server
+from tools.standby import make_standby, row_differences, wait_for_replay
+from tools.wait import until
+
+
+def segments(folder: Path, *, before: str) -> dict[str, bytes]:
+    """Complete segment files, those that a server has made ahead left out."""
+    return {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if len(path.name) == 24 and path.name < before
+    }
+
+
+@pytest.mark.slow
+def test_what_stock_clients_write_is_the_primarys_wal(
+    new_stack: NewStack, folder: Path, watched: list[Process]
+) -> None:
+    stack = new_stack(primary={"wal_keep_size": "4GB", "max_wal_size": "4GB", "wal_recycle": False})
+    stack.start(pageserver=False)
+    primary = stack.primary
+    receiver = start_receiver(primary, stack.nodes[1].conninfo())
+    standby = make_standby(folder / "standby", primary, stack.nodes[2].conninfo())
+    watched.extend([receiver, standby.process])
+    try:
+        standby.start()
+        ledger = Ledger(primary, scale=2)
+        ledger.create()
+
+        assert ledger.start(clients=4, duration_s=10).wait(deadline_s=60) == 0
+        end, current = primary.query("select pg_switch_wal()::text, pg_walfile_name(pg_current_wal_lsn())")[0]
+        wait_for_replay(standby, end)
+        received = primary.folder / "received"
+        names = sorted(segments(primary.data_dir / "pg_wal", before=current))
+        until((received / names[-1]).exists, what="pg_receivewal completes the last segment")
+
+        expected = segments(primary.data_dir / "pg_wal", before=current)
+        by_receiver = segments(received, before=current)
+        by_standby = segments(standby.data_dir / "pg_wal", before=current)
+        assert len(by_receiver) >= 3
+        assert len(by_standby) >= 3
+        assert [name for name, content in by_receiver.items() if expected[name] != content] == []
+        assert [name for name, content in by_standby.items() if expected[name] != content] == []
+        assert list(row_differences(primary, standby)) == []
+    finally:
+        receiver.kill()
+        standby.destroy()
+
+
+def start_receiver(primary: Server, upstream: str) -> Process:
+    target = primary.own(primary.folder / "received")
+    receiver = primary.background("pg_receivewal", "--synchronous", "-D", target, "-d", upstream, "-v")
+    receiver.start()
+    return receiver

@@ -163,7 +163,9 @@ class Node:
 
     def _check(self, message: Message) -> None:
         match message:
-            case Greeting() | AppendReply():
+            case Greeting():
+                self._expect(message, message.flush_lsn, 0)  # Its term is no vote.
+            case AppendReply():
                 self._expect(message, message.flush_lsn, message.term)
             case VoteReply() if message.is_granted and not message.is_pre:
                 self._expect(message, message.flush_lsn, message.asked_term)

@@ -17,9 +17,9 @@ def test_promises_leave_after_their_syncs(new_stack: NewStack, folder: Path) -> 
     traces = {node.name: folder / f"{node.name}.strace" for node in stack.nodes}
     for node in stack.nodes:
         node.wrap(*strace.wrapper(traces[node.name]))
+    ledger = Ledger(stack.primary.start())
+    ledger.create()  # Before the nodes: what they need not carry need not be traced.
     stack.start(pageserver=False)
-    ledger = Ledger(stack.primary)
-    ledger.create()
 
     assert ledger.start(clients=4, duration_s=4).wait(deadline_s=90) == 0
     killed = stack.proposer()

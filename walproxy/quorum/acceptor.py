@@ -155,6 +155,12 @@ class Acceptor:
             cluster=state.cluster,
         )
 
+    def introduction(self) -> Greeting:
+        """A greeting that leaves at once, work or no work: it names only what is durable now."""
+        flush_lsn = min(self.record_end_lsn, self.durable_flush_lsn)
+        history = self.state.term_history.up_to(flush_lsn)
+        return replace(self.greeting(), flush_lsn=flush_lsn, term_history=history)
+
     # --- messages --------------------------------------------------------------------------------------
 
     def on_greeting(self, peer: str, message: Greeting) -> None:

@@ -201,7 +201,7 @@ class Proposer:
                 self._send_range(name, peer, peer.next_lsn, now_s)
             elif peer.is_connected and is_silent:
                 peer.sent_s = now_s
-                self._outbox.append((name, self._log.greeting()))
+                self._outbox.append((name, self._log.introduction()))
         if is_commit_due:
             self._commit_due_s = None
 
@@ -287,7 +287,7 @@ class Proposer:
             if peer.is_connected:
                 peer.sent_s = now_s
                 # Where it stood when we met is long past.
-                self._outbox.append((name, self._log.greeting()))
+                self._outbox.append((name, self._log.introduction()))
 
     def become_following(self) -> None:
         """Propose no more; wait."""
@@ -315,7 +315,7 @@ class Proposer:
             feedback=known.feedback,
             slots=known.slots,
         )
-        self._outbox.append((name, self._log.greeting()))
+        self._outbox.append((name, self._log.introduction()))
 
     def on_disconnected(self, name: str) -> None:
         """It ended."""
@@ -375,7 +375,7 @@ class Proposer:
             peer = self.peer(name)
             if peer.is_streaming:
                 peer.is_streaming, peer.sent_s = False, now_s
-                self._outbox.append((name, self._log.greeting()))
+                self._outbox.append((name, self._log.introduction()))
 
     def _elected(self, start_lsn: Lsn) -> Elected:
         state = self._log.state

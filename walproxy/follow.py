@@ -8,7 +8,7 @@ from typing import Final, Protocol
 import structlog
 
 from walproxy.errors import PrimaryUnreachable, SlotActive, WalRemoved
-from walproxy.ports import EndOfTimeline, Upstream, WalStore
+from walproxy.ports import PrimaryWal, Upstream, WalStore
 from walproxy.quorum.errors import MessageRefused, PrimaryRefused
 from walproxy.quorum.primary import Overlap, StreamPlan
 from walproxy.quorum.replica import Replica
@@ -19,6 +19,13 @@ _RETRY_MAX_S: Final = 1.0
 _REFUSED_RETRY_S: Final = 5.0
 
 _log = structlog.get_logger(__name__)
+
+
+class Pausable(Protocol):
+    """What can be told to wait."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
 
 
 class FollowingNode(Protocol):
@@ -33,8 +40,12 @@ class FollowingNode(Protocol):
     async def written(self, lsn: Lsn) -> None:
         """Wait until our own log is on disk up to there, and nothing is under way."""
 
-    async def room(self) -> None:
-        """Wait until there is room for more WAL."""
+    @property
+    def has_room(self) -> bool:
+        """False while our disk is far behind what we have taken."""
+
+    def pause_until_room(self, stream: Pausable) -> None:
+        """Read no more of that until there is room again."""
 
 
 class PrimaryFollower:
@@ -161,21 +172,21 @@ class PrimaryFollower:
         term = self._replica.proposer.term
         _log.info("streaming from the primary", start_lsn=str(plan.start_lsn), tli=plan.tli, term=term)
         self.report()
-        while True:
-            received = await upstream.receive()
-            if isinstance(received, EndOfTimeline):
-                self._upstream = None
-                history = await upstream.history(received.next_tli)
-                following = self._replica.proposer.on_timeline(
-                    received.next_tli, received.switch_lsn, history
-                )
-                self._node.settle()
-                return following
+
+        def take(received: PrimaryWal) -> None:
             self.primary_end_lsn = received.primary_end_lsn
             lsn, wal = overlap.check(received.start_lsn, received.wal)
             if wal:
                 self._node.take(lsn, wal)
-                await self._node.room()
+                if not self._node.has_room:
+                    self._node.pause_until_room(upstream)
+
+        ended = await upstream.pump(take)
+        self._upstream = None
+        history = await upstream.history(ended.next_tli)
+        following = self._replica.proposer.on_timeline(ended.next_tli, ended.switch_lsn, history)
+        self._node.settle()
+        return following
 
     async def _start(self, upstream: Upstream, plan: StreamPlan) -> Overlap:
         """Begin to stream a little before the end of our log."""

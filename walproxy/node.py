@@ -16,7 +16,7 @@ from walproxy.errors import (
     NotReady,
     WalproxyError,
 )
-from walproxy.follow import PrimaryFollower
+from walproxy.follow import Pausable, PrimaryFollower
 from walproxy.opening import open_log
 from walproxy.ports import (
     ControlFile,
@@ -87,6 +87,7 @@ class Node:
         self._seen_commit_lsn = acceptor.commit_lsn
         self._committed = asyncio.Event()
         self._work_done = asyncio.Event()
+        self._paused: list[Pausable] = []
         self._follower = PrimaryFollower(
             self, replica=self._replica, store=store, make_upstream=make_upstream
         )
@@ -205,6 +206,10 @@ class Node:
             if stream is not None:
                 self._send(stream, encode(message))
         self._work_done.set()
+        if self._paused and self.has_room:
+            for paused in self._paused:
+                paused.resume()
+            self._paused.clear()
 
     def _send_request(self, peer: str, request: Message | WalRange) -> None:
         stream = self._dialled.get(peer)
@@ -267,7 +272,7 @@ class Node:
         self._removed_s = now_s
         slots = self._downstreams.slots() if self._downstreams else ()
         acceptor = self._replica.acceptor
-        horizon = min((acceptor.state.horizon_lsn, acceptor.commit_lsn, *(slot.flush_lsn for slot in slots)))
+        horizon = min((acceptor.horizon_lsn, acceptor.commit_lsn, *(slot.flush_lsn for slot in slots)))
         if segment_start(horizon, cluster.segment_size) > self._store.start_lsn:
             done = self._loop.run_in_executor(self._disk, self._store.remove_before, horizon)
             done.add_done_callback(self._on_removed)
@@ -306,11 +311,16 @@ class Node:
             self._replica.on_leader_lost(peer, self._loop.time(), random.random())  # noqa: S311
             self.settle()
 
-    async def room(self) -> None:
-        """Wait while our disk is behind what we have taken."""
+    @property
+    def has_room(self) -> bool:
+        """False while our disk is far behind what we have taken."""
         acceptor = self._replica.acceptor
-        while acceptor.write_lsn - acceptor.durable_flush_lsn > _BACKLOG_BYTES_MAX:
-            await self._next_work_done()
+        return acceptor.write_lsn - acceptor.durable_flush_lsn <= _BACKLOG_BYTES_MAX
+
+    def pause_until_room(self, stream: Pausable) -> None:
+        """Read no more of that until there is room again."""
+        stream.pause()
+        self._paused.append(stream)
 
     async def _next_work_done(self) -> None:
         self._work_done.clear()
@@ -412,7 +422,7 @@ class Node:
             "write_lsn": str(acceptor.write_lsn),
             "flush_lsn": str(acceptor.durable_flush_lsn),
             "commit_lsn": str(acceptor.commit_lsn),
-            "horizon_lsn": str(state.horizon_lsn),
+            "horizon_lsn": str(acceptor.horizon_lsn),
             "wal_size_bytes": self._store.size_bytes,
             "wal_size_bytes_max": self._settings.max_wal_size_bytes,
             "upstream": {

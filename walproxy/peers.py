@@ -1,7 +1,7 @@
 """The connections between nodes: one in each direction, over which proposers ask and acceptors answer."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final, Protocol
 
 import structlog
@@ -42,8 +42,12 @@ class PeerHandler(Protocol):
     def on_left(self, peer: str, stream: CopyStream) -> None:
         """That connection is over."""
 
-    async def room(self) -> None:
-        """Wait until there is room for more WAL."""
+    @property
+    def has_room(self) -> bool:
+        """False while our disk is far behind what we have taken."""
+
+    def pause_until_room(self, stream: CopyStream) -> None:
+        """Read no more of that until there is room again."""
 
     def settle(self) -> None:
         """Carry out what the last messages led to."""
@@ -80,7 +84,7 @@ async def dial(peer: str, conninfo: str, handler: PeerHandler, complaints: Compl
             retry_s, was_connected = _RETRY_FIRST_S, True
             handler.on_dialled(peer, stream)
             try:
-                await _listen_to(stream, lambda message: handler.on_answer(peer, message), handler)
+                await stream.pump(lambda data: handler.on_answer(peer, decode(data)), handler.settle)
             finally:
                 handler.on_hung_up(peer)
         except QuorumError as error:
@@ -94,17 +98,6 @@ async def dial(peer: str, conninfo: str, handler: PeerHandler, complaints: Compl
                 stream.close()
         await asyncio.sleep(retry_s)
         retry_s = min(retry_s * 1.5, _RETRY_MAX_S)
-
-
-async def _listen_to(stream: CopyStream, take: Callable[[Message], None], handler: PeerHandler) -> None:
-    """Take messages, all that are here before anything is done about them."""
-    while (data := await stream.receive()) is not None:
-        more: bytes | None = data
-        while more is not None:
-            take(decode(more))
-            more = stream.receive_ready()
-        handler.settle()
-        await handler.room()
 
 
 async def answer(
@@ -128,7 +121,13 @@ async def answer(
         handler.on_accepted(peer, stream)
         handler.on_request(peer, greeting)
         handler.settle()
-        await _listen_to(stream, lambda message: handler.on_request(peer, message), handler)
+
+        def done() -> None:
+            handler.settle()
+            if not handler.has_room:
+                handler.pause_until_room(stream)
+
+        await stream.pump(lambda data: handler.on_request(peer, decode(data)), done)
     except QuorumError as error:
         complaints.note(peer or "unknown", error)
     except (WireError, ConnectionError) as error:

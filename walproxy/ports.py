@@ -3,7 +3,7 @@
 LSN ranges are half open. Everything that can block is async or runs in the node's one disk thread.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -178,8 +178,17 @@ class Upstream(Protocol):
             PrimaryUnreachable
         """
 
-    async def receive(self) -> PrimaryWal | EndOfTimeline:
-        """Wait for the next WAL; answers keepalives itself, with the positions last reported."""
+    async def pump(self, take: Callable[[PrimaryWal], None]) -> EndOfTimeline:
+        """Give WAL to `take`, in the loop's own callback, until the timeline ends.
+
+        Answers keepalives itself, with the positions last reported. Raises what `take` raises.
+        """
+
+    def pause(self) -> None:
+        """Let `pump` read no more until `resume`."""
+
+    def resume(self) -> None:
+        """Let `pump` read on."""
 
     def report(self, write_lsn: Lsn, flush_lsn: Lsn, apply_lsn: Lsn) -> None:
         """Send a status update now; what the socket does not take goes out as soon as it does."""
@@ -214,8 +223,17 @@ class CopyStream(Protocol):
             ConnectionError: the connection is lost.
         """
 
-    def receive_ready(self) -> bytes | None:
-        """As `receive`, of what is already here; None also if nothing is."""
+    async def pump(self, take: Callable[[bytes], None], done: Callable[[], None]) -> None:
+        """Give each payload to `take`, and call `done` after all that were there, in the loop's own callback.
+
+        Returns when the other side ended the copy. Raises as `receive`, and what `take` and `done` raise.
+        """
+
+    def pause(self) -> None:
+        """Let `pump` read no more until `resume`."""
+
+    def resume(self) -> None:
+        """Let `pump` read on."""
 
     def send(self, data: bytes) -> None:
         """Queue one CopyData; goes out as soon as the socket takes it, without a `flush`."""

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import structlog
@@ -51,6 +51,7 @@ class PrimaryConnection:
         self._application_name = application_name
         self._copy: CopyBoth | None = None
         self._next_lsn = INVALID_LSN
+        self._messages = 0  # Ever received.
         self._primary_end_lsn = INVALID_LSN
         self._end: EndOfTimeline | None = None  # Known before anything was streamed.
         self._reported = (INVALID_LSN, INVALID_LSN, INVALID_LSN)
@@ -131,6 +132,66 @@ class PrimaryConnection:
                 message = self._copy.receive_ready()
         return PrimaryWal(start_lsn, b"".join(parts), self._primary_end_lsn)
 
+    async def pump(self, take: Callable[[PrimaryWal], None]) -> EndOfTimeline:
+        """Give WAL to `take` as it comes, until the timeline ends. Raises PrimaryUnreachable, WalRemoved."""
+        assert self._copy is not None
+        start_lsn = self._next_lsn
+        parts: list[bytes] = []
+
+        def received(message: bytes) -> None:
+            parts.append(self._take(message))
+            if self._next_lsn - start_lsn > WAL_BYTES_MAX - WAL_MESSAGE_BYTES_MAX:
+                done()
+
+        def done() -> None:
+            nonlocal start_lsn
+            wal = PrimaryWal(
+                start_lsn, parts[0] if len(parts) == 1 else b"".join(parts), self._primary_end_lsn
+            )
+            parts.clear()
+            start_lsn = self._next_lsn
+            take(wal)
+
+        with _unreachable("the stream of the primary broke off"):
+            if self._end is not None:
+                return self._end
+            watch = asyncio.create_task(self._watch())
+            pump = asyncio.create_task(self._copy.pump(received, done))
+            try:
+                await asyncio.wait({watch, pump}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (watch, pump):
+                    task.cancel()
+                await asyncio.wait({watch, pump})
+            if pump.cancelled():
+                watch.result()
+            pump.result()
+            return _end_of_timeline(await self._copy.finish_copy())
+
+    async def _watch(self) -> None:
+        """A primary that is silent is asked once for a sign of life."""
+        was_asked = False
+        heard = -1
+        while True:
+            await asyncio.sleep(_SILENCE_MAX_S / 2)
+            if self._messages != heard:
+                heard, was_asked = self._messages, False
+            elif was_asked:
+                raise PrimaryUnreachable("the primary is silent", silence_s=_SILENCE_MAX_S)
+            else:
+                self._send_status(reply_requested=True)
+                was_asked = True
+
+    def pause(self) -> None:
+        """Let `pump` read no more until `resume`."""
+        if self._copy is not None:
+            self._copy.pause()
+
+    def resume(self) -> None:
+        """Let `pump` read on."""
+        if self._copy is not None:
+            self._copy.resume()
+
     async def _next_message(self) -> bytes | None:
         """The next CopyData; a silent primary is asked once for a sign of life."""
         assert self._copy is not None
@@ -144,6 +205,7 @@ class PrimaryConnection:
 
     def _take(self, data: bytes) -> bytes:
         """The WAL of one message; a keepalive is answered."""
+        self._messages += 1
         match parse_server_message(data):
             case XLogData(start_lsn, end_lsn, _, wal):
                 if start_lsn != self._next_lsn:

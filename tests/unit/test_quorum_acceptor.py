@@ -461,7 +461,7 @@ def test_the_commit_lsn_waits_for_the_own_disk_rule_13() -> None:
     acceptor = following()
 
     acceptor.on_append("b", append(1, START, WAL, commit=END + 999), now_s=0.0)
-    assert acceptor.commit_lsn == INVALID_LSN
+    assert acceptor.commit_lsn == START
     finish(acceptor)
 
     assert acceptor.commit_lsn == END
@@ -473,7 +473,6 @@ def test_the_commit_lsn_never_goes_back_rule_13() -> None:
     finish(acceptor)
 
     acceptor.on_append("b", append(1, END, commit=START), now_s=0.0)
-    finish(acceptor)
 
     assert acceptor.commit_lsn == END
 
@@ -490,6 +489,18 @@ def test_a_cut_in_the_meantime_holds_the_commit_lsn_down_rule_13() -> None:
     acceptor.on_done(work)
 
     assert acceptor.commit_lsn == START
+
+
+@pytest.mark.parametrize(("later_s", "answers_owed"), [(0.05, 0), (0.15, 1)])
+def test_not_every_heartbeat_is_answered_rule_14(later_s: float, answers_owed: int) -> None:
+    acceptor = following()
+    acceptor.on_append("b", append(1, START), now_s=1.0)
+    finish(acceptor)
+
+    acceptor.on_append("b", append(1, START), now_s=1.0 + later_s)
+
+    work = acceptor.ready()
+    assert len(work.answers if work else ()) == answers_owed
 
 
 # --- rules 17, 18, 24 ---
@@ -509,7 +520,7 @@ def test_the_horizon_is_taken_from_the_proposer_rule_18() -> None:
 
     acceptor.on_append("b", append(1, START, horizon=START - 5), now_s=0.0)
 
-    assert acceptor.state.horizon_lsn == START - 5
+    assert acceptor.horizon_lsn == START - 5
 
 
 def test_a_log_that_ends_below_the_commit_lsn_is_damaged_rule_24() -> None:
@@ -523,10 +534,14 @@ def test_the_commit_lsn_is_saved_once_a_segment_rule_24() -> None:
     acceptor = following()
     wal = wal_at(START, count=60)
     assert len(wal) > SEGMENT
-    acceptor.on_append("b", append(1, START, wal, commit=START + len(wal)), now_s=0.0)
+    acceptor.on_append("b", append(1, START, commit=START), now_s=0.0)
+    assert finish(acceptor).control is not None
+    acceptor.on_append("b", append(1, START, wal[: SEGMENT - 1], commit=START + len(wal)), now_s=1.0)
+    assert finish(acceptor).control is None
+    acceptor.on_append("b", append(1, START + SEGMENT - 1, wal[SEGMENT - 1 :]), now_s=1.0)
     assert finish(acceptor).control is None
 
-    acceptor.on_append("b", append(1, START + len(wal)), now_s=0.0)
+    acceptor.on_append("b", append(1, START + len(wal)), now_s=2.0)
 
     work = finish(acceptor)
     assert work.control is not None

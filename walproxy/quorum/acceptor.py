@@ -98,6 +98,7 @@ class Acceptor:
         self.state = replace(state, truncating_to_lsn=INVALID_LSN)
         self.write_lsn = self.record_end_lsn = self.durable_flush_lsn = record_end_lsn
         self.commit_lsn = state.commit_lsn
+        self.horizon_lsn = state.horizon_lsn
         self.leader = ""
         self.leader_heard_s = _NEVER_S
         self.feedback = Feedback()
@@ -118,6 +119,7 @@ class Acceptor:
         self._wal: list[WalWrite] = []
         self._answers: list[tuple[str, Message]] = []
         self._owes_append_reply: dict[str, None] = {}
+        self._answered_s = _NEVER_S
 
     # --- what is known ---------------------------------------------------------------------------------
 
@@ -339,9 +341,12 @@ class Acceptor:
             self._take(peer, message)
         self.leader, self.leader_heard_s = peer, now_s
         self._commit_known_lsn = max(self._commit_known_lsn, message.commit_lsn)
-        if message.horizon_lsn != ours.horizon_lsn:
-            self.state = replace(ours, horizon_lsn=message.horizon_lsn)
-        self._owes_append_reply[peer] = None
+        self.horizon_lsn = message.horizon_lsn
+        self._maybe_commit()
+        # An Append without WAL is a heartbeat or news of a commit: of these not each needs an answer.
+        if message.wal or now_s - self._answered_s >= self._leader_timeout_s / 10:
+            self._answered_s = now_s
+            self._owes_append_reply[peer] = None
 
     def _take(self, peer: str, message: Append) -> None:
         scanner, self._scanner = self._scanner, None
@@ -388,8 +393,8 @@ class Acceptor:
     # --- work ------------------------------------------------------------------------------------------
 
     def state_to_save(self) -> ControlState:
-        """The control state with the positions of now, for an orderly stop; only when no work is out."""
-        return replace(self.state, commit_lsn=self.commit_lsn)
+        """The control state with the positions of now, to be saved when no work is out."""
+        return replace(self.state, commit_lsn=self.commit_lsn, horizon_lsn=self.horizon_lsn)
 
     def ready(self) -> DiskWork | None:
         """Hand over all work since the last call; None if there is none.
@@ -405,7 +410,7 @@ class Acceptor:
         cut_to = self._new_log.start_lsn if self._new_log else self._cut_to_lsn
         control = after = None
         if needs_save or cut_to is not None:
-            after = replace(self.state, commit_lsn=self.commit_lsn)
+            after = self.state_to_save()
             control = replace(after, truncating_to_lsn=cut_to or INVALID_LSN)
             self._saved_commit_lsn = self.commit_lsn
         work = DiskWork(
@@ -440,14 +445,14 @@ class Acceptor:
         begins_anew, cut = self._new_log is not None, self._cut_to_lsn
         if not begins_anew:
             self.durable_flush_lsn = work.flush_lsn if cut is None else min(work.flush_lsn, cut)
-        return self.maybe_commit()
+        return self._maybe_commit()
 
     def on_commit(self, commit_lsn: Lsn) -> bool:
         """The proposer of the term we follow, on this very node, says how far the log is committed."""
         self._commit_known_lsn = max(self._commit_known_lsn, commit_lsn)
-        return self.maybe_commit()
+        return self._maybe_commit()
 
-    def maybe_commit(self) -> bool:
+    def _maybe_commit(self) -> bool:
         """Raise the commit LSN to what is known and durable here. Source: docs/quorum.md rule 13."""
         reached = min(self._commit_known_lsn, self.durable_flush_lsn)
         moved = reached > self.commit_lsn

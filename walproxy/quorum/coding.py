@@ -72,7 +72,7 @@ class Reader:
         if not is_right:
             raise MessageMalformed(what, at=self._at, length=len(self._data))
 
-    def _take(self, form: struct.Struct) -> tuple[int, ...]:
+    def take(self, form: struct.Struct) -> tuple[int, ...]:
         end = self._at + form.size
         self.expect(end <= len(self._data), "message is truncated")
         values = form.unpack_from(self._data, self._at)
@@ -85,13 +85,13 @@ class Reader:
         return self._data[self._at - 1]
 
     def u16(self) -> int:
-        return self._take(_U16)[0]
+        return self.take(_U16)[0]
 
     def u32(self) -> int:
-        return self._take(_U32)[0]
+        return self.take(_U32)[0]
 
     def u64(self) -> int:
-        return self._take(_U64)[0]
+        return self.take(_U64)[0]
 
     def lsn(self) -> Lsn:
         return Lsn(self.u64())
@@ -127,7 +127,7 @@ class Reader:
     def terms(self) -> TermHistory:
         count = self.u32()
         self.expect(count * _ENTRY.size <= len(self._data) - self._at, "message is truncated")
-        entries = (self._take(_ENTRY) for _ in range(count))
+        entries = (self.take(_ENTRY) for _ in range(count))
         try:
             return TermHistory(tuple(TermEntry(term, tli, Lsn(start)) for term, tli, start in entries))
         except ValueError as error:

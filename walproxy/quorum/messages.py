@@ -149,6 +149,8 @@ Message = Greeting | VoteRequest | VoteReply | Elected | Append | HistoryFile | 
 
 _HEADER = struct.Struct("!cBI")  # Tag, protocol version, membership generation.
 _APPEND = struct.Struct("!QQQQ")  # Then the WAL.
+_REPLY = struct.Struct("!QQQQIIIIH")  # Then the slots.
+_NO_FEEDBACK: Final = Feedback()
 
 
 def encode(message: Message) -> bytes:
@@ -235,7 +237,8 @@ def _put_append(m: Append) -> bytes:
 
 
 def _get_append(r: Reader, generation: int) -> Append:
-    append = Append(generation, r.u64(), r.lsn(), r.lsn(), r.lsn(), r.rest())
+    term, start, commit, horizon = r.take(_APPEND)
+    append = Append(generation, term, Lsn(start), Lsn(commit), Lsn(horizon), r.rest())
     r.expect(len(append.wal) <= WAL_BYTES_MAX, "append is too long")
     return append
 
@@ -249,22 +252,20 @@ def _get_history(r: Reader, generation: int) -> HistoryFile:
 
 
 def _put_append_reply(m: AppendReply) -> bytes:
-    out = Writer().u64(m.term).u64(m.flush_lsn).u64(m.write_lsn).u64(m.commit_lsn)
-    feedback = m.feedback
-    out.u32(feedback.xmin).u32(feedback.xmin_epoch).u32(feedback.catalog_xmin).u32(
-        feedback.catalog_xmin_epoch
-    )
-    out.u16(len(m.slots))
+    f = m.feedback
+    xmins = f.xmin, f.xmin_epoch, f.catalog_xmin, f.catalog_xmin_epoch
+    fixed = _REPLY.pack(m.term, m.flush_lsn, m.write_lsn, m.commit_lsn, *xmins, len(m.slots))
+    out = Writer()
     for slot in m.slots:
         out.text(slot.name).u64(slot.flush_lsn).u64(slot.apply_lsn)
-    return out.done()
+    return fixed + out.done()
 
 
 def _get_append_reply(r: Reader, generation: int) -> AppendReply:
-    term, flush, write, commit = r.u64(), r.lsn(), r.lsn(), r.lsn()
-    feedback = Feedback(r.u32(), r.u32(), r.u32(), r.u32())
-    slots = tuple(SlotHorizon(r.text(), r.lsn(), r.lsn()) for _ in range(r.u16()))
-    return AppendReply(generation, term, flush, write, commit, feedback, slots)
+    term, flush, write, commit, *xmins, count = r.take(_REPLY)
+    feedback = Feedback(*xmins) if any(xmins) else _NO_FEEDBACK
+    slots = tuple(SlotHorizon(r.text(), r.lsn(), r.lsn()) for _ in range(count))
+    return AppendReply(generation, term, Lsn(flush), Lsn(write), Lsn(commit), feedback, slots)
 
 
 _KINDS: Final[

@@ -134,6 +134,7 @@ class Proposer:
         self._stand_s = now_s + (0.0 if is_alone else timing.election_timeout_s * (0.3 + 0.7 * draw))
         self._quorum_s = now_s
         self._commit_due_s: float | None = None
+        self._horizon_lsn = log.horizon_lsn
         self._outbox: list[tuple[str, Message | WalRange]] = []
 
     @property
@@ -145,7 +146,10 @@ class Proposer:
         return tuple(name for name in self._log.state.membership.everyone if name != self.name)
 
     def peer(self, name: str) -> Peer:
-        return self.peers.setdefault(name, Peer())
+        found = self.peers.get(name)
+        if found is None:
+            found = self.peers[name] = Peer()
+        return found
 
     @property
     def wants_primary(self) -> bool:
@@ -193,6 +197,8 @@ class Proposer:
         elif now_s - self._quorum_s >= timeout_s:
             self.step_aside(now_s, draw)
             return
+        # It may lag: it costs a little disk, and counting it anew for each Append costs time.
+        self._horizon_lsn = self.horizon_lsn()
         is_commit_due = self._commit_due_s is not None and now_s >= self._commit_due_s
         for name, peer in self.peers.items():
             is_silent = now_s - peer.sent_s >= self._timing.heartbeat_interval_s
@@ -279,6 +285,7 @@ class Proposer:
         self.term_history = history.up_to(start).with_entry(self.term, tli, start)
         self._quorum_s = now_s
         self._commit_due_s = None
+        self._horizon_lsn = log.horizon_lsn
         for peer in self.peers.values():
             peer.is_streaming, peer.flush_lsn = False, INVALID_LSN
         self._greet_elected(self.name, now_s)
@@ -476,7 +483,7 @@ class Proposer:
     def append(self, start_lsn: Lsn, wal: bytes) -> Append:
         """New WAL from the primary, as a message to our own log, which takes it before any other."""
         return Append(
-            self._log.generation, self.term, start_lsn, self.known_commit_lsn, self.horizon_lsn(), wal
+            self._log.generation, self.term, start_lsn, self.known_commit_lsn, self._horizon_lsn, wal
         )
 
     def on_bad_wal(self, now_s: float) -> None:
@@ -513,7 +520,7 @@ class Proposer:
             for slot in slots:
                 # One consumer may have left its slot on several members.
                 furthest[slot.name] = max(furthest.get(slot.name, INVALID_LSN), slot.flush_lsn)
-        return max(self._log.state.horizon_lsn, min((*needed, *furthest.values())))
+        return max(self._log.horizon_lsn, min((*needed, *furthest.values())))
 
     def _send_range(self, name: str, peer: Peer, end_lsn: Lsn, now_s: float) -> None:
         wal = WalRange(
@@ -522,7 +529,7 @@ class Proposer:
             start_lsn=peer.next_lsn,
             end_lsn=end_lsn,
             commit_lsn=self.known_commit_lsn,
-            horizon_lsn=self.horizon_lsn(),
+            horizon_lsn=self._horizon_lsn,
         )
         self._outbox.append((name, wal))
         peer.next_lsn, peer.sent_s, peer.sent_commit_lsn = end_lsn, now_s, wal.commit_lsn

@@ -35,10 +35,10 @@ import ipaddress
 import secrets
 import socket
 import stat
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, SupportsIndex
 
 import structlog
 
@@ -139,12 +139,35 @@ class Handler(Protocol):
         del connection
 
 
+class _Reader(asyncio.StreamReader):
+    """A StreamReader that can hand its bytes over as they come, in the loop's own callback."""
+
+    _buffer: bytearray
+    _diverted: Callable[[bytes], None] | None = None
+
+    def divert(self, take: Callable[[bytes], None] | None) -> None:
+        """From now on give all bytes to `take`; to whoever reads again, if None."""
+        self._diverted = take
+        if take is not None and self._buffer:
+            data = bytes(self._buffer)
+            self._buffer.clear()
+            take(data)
+
+    def feed_data(self, data: Iterable[SupportsIndex]) -> None:
+        if self._diverted is None:
+            super().feed_data(data)
+        else:
+            self._diverted(bytes(data))
+
+
 class Connection:
     """One client, from its first byte to its last."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pid: int) -> None:
+    def __init__(self, reader: _Reader, writer: asyncio.StreamWriter, pid: int) -> None:
         self._reader = reader
         self._writer = writer
+        assert isinstance(writer.transport, asyncio.Transport)
+        self._transport = writer.transport
         self._frames = FrameBuffer(length_max=FRAME_BYTES_MAX)
         self._out = bytearray()
         self.pid = pid
@@ -194,6 +217,41 @@ class Connection:
         if not data:
             raise ConnectionResetError("client closed the connection")
         self._frames.feed(data)
+
+    async def divert(self, take: Callable[[], None]) -> None:
+        """Call `take` whenever bytes have come, until the client is gone. Raises what `take` does."""
+        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def received(data: bytes) -> None:
+            self._frames.feed(data)
+            try:
+                take()
+            except Exception as error:  # noqa: BLE001 - it is raised again, in the task that called us
+                if not failed.done():
+                    failed.set_exception(error)
+
+        received(b"")
+        self._reader.divert(received)
+        gone = asyncio.create_task(self._reader.read(1))
+        both: set[asyncio.Future[Any]] = {gone, failed}
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._reader.divert(None)
+            gone.cancel()
+        if failed.done():
+            failed.result()
+        raise ConnectionResetError("client closed the connection")
+
+    def pause(self) -> None:
+        """Read no more until `resume`."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def put(self, data: bytes) -> None:
         """Send with the next `send_waiting`."""
@@ -277,6 +335,32 @@ class CopyStream:
                 raise RemoteProtocolError("unexpected message in a copy", message=type(other).__name__)
         return None
 
+    async def pump(self, take: Callable[[bytes], None], done: Callable[[], None]) -> None:
+        """Give the payload of each CopyData to `take`, and call `done` after all that were there.
+
+        Both are called by the event loop itself, with no task between the socket and them. Raises as
+        `receive` (ConnectionError at the end), and what `take` and `done` raise.
+        """
+
+        def received() -> None:
+            if (data := self.receive_ready()) is not None:
+                while data is not None:
+                    take(data)
+                    data = self.receive_ready()
+                done()
+            if self._is_done:
+                raise ConnectionResetError("client ended the copy")
+
+        await self._connection.divert(received)
+
+    def pause(self) -> None:
+        """Let `pump` read no more until `resume`."""
+        self._connection.pause()
+
+    def resume(self) -> None:
+        """Let `pump` read on."""
+        self._connection.resume()
+
     def send(self, data: bytes) -> None:
         """Queue one CopyData; it goes out as soon as the socket takes it."""
         self._writer.write(messages.CopyData.tag + (4 + len(data)).to_bytes(4) + data)
@@ -302,7 +386,7 @@ class _Server:
         self._connections: dict[int, Connection] = {}
         self._pid = 0
 
-    async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def run(self, reader: _Reader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection to its end. Only errors in ``Handler.fatal`` leave."""
         self._pid = self._pid % 0x7FFF_FFFF + 1
         connection = Connection(reader, writer, self._pid)
@@ -440,7 +524,7 @@ async def serve(
     tasks = asyncio.TaskGroup()
     is_stopping = False
 
-    def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def accepted(reader: _Reader, writer: asyncio.StreamWriter) -> None:
         if is_stopping:  # It was on its way in while we closed the door.
             writer.transport.abort()
             return
@@ -464,14 +548,18 @@ async def serve(
 
 
 async def _bind(
-    address: Address, accepted: Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]
+    address: Address, accepted: Callable[[_Reader, asyncio.StreamWriter], None]
 ) -> asyncio.Server:
+    loop = asyncio.get_running_loop()
+
+    def new() -> asyncio.StreamReaderProtocol:
+        reader = _Reader(limit=_READ_BYTES, loop=loop)
+        return asyncio.StreamReaderProtocol(reader, lambda _, writer: accepted(reader, writer), loop=loop)
+
     if address.path:
         _remove_stale(address.path)
-        return await asyncio.start_unix_server(accepted, address.path, limit=_READ_BYTES, start_serving=False)
-    return await asyncio.start_server(
-        accepted, address.host, address.port, limit=_READ_BYTES, start_serving=False
-    )
+        return await loop.create_unix_server(new, address.path, start_serving=False)
+    return await loop.create_server(new, address.host, address.port, start_serving=False)
 
 
 def _remove_stale(path: str) -> None:

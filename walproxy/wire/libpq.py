@@ -12,6 +12,7 @@ connection.close()
 
 import asyncio
 import enum
+from collections.abc import Callable
 from typing import Final, Self
 
 import psycopg
@@ -39,6 +40,7 @@ class CopyBoth:
         self._loop = asyncio.get_running_loop()
         self._flushed: asyncio.Future[None] | None = None  # Set while the socket does not take all we have.
         self._copy = _Copy.NONE
+        self._pumping: Callable[[], None] | None = None
 
     @classmethod
     async def connect(
@@ -151,6 +153,51 @@ class CopyBoth:
         if length < 0:
             self._copy = _Copy.ENDED
         return None
+
+    async def pump(self, take: Callable[[bytes], None], done: Callable[[], None]) -> None:
+        """Give the payload of each CopyData to `take`, and call `done` after all that were there.
+
+        Both are called by the event loop itself, with no task between the socket and them. Returns when the
+        server has ended the copy. Raises as `receive`, and what `take` and `done` raise.
+        """
+        ended: asyncio.Future[None] = self._loop.create_future()
+
+        def readable() -> None:
+            try:
+                self._pgconn.consume_input()
+                if (data := self.receive_ready()) is not None:
+                    while data is not None:
+                        take(data)
+                        data = self.receive_ready()
+                    done()
+                if self._copy is _Copy.ENDED and not ended.done():
+                    ended.set_result(None)
+            except psycopg.Error:
+                if not ended.done():
+                    ended.set_exception(self._lost())
+            except Exception as error:  # noqa: BLE001 - it is raised again, in the task that called us
+                if not ended.done():
+                    ended.set_exception(error)
+
+        self._pumping = readable
+        self.resume()
+        try:
+            readable()
+            await ended
+        finally:
+            self.pause()
+            self._pumping = None
+        await self._check_end()
+
+    def pause(self) -> None:
+        """Let `pump` read no more until `resume`."""
+        if self._pgconn.status != pq.ConnStatus.BAD and self._pgconn.socket >= 0:
+            self._loop.remove_reader(self._pgconn.socket)
+
+    def resume(self) -> None:
+        """Let `pump` read on."""
+        if self._pumping is not None and self._pgconn.status != pq.ConnStatus.BAD:
+            self._loop.add_reader(self._pgconn.socket, self._pumping)
 
     async def _check_end(self) -> None:
         """Find out whether the server ended the copy in good order, with an error, or is closing down."""

@@ -40,7 +40,10 @@ class CopyBoth:
         self._loop = asyncio.get_running_loop()
         self._flushed: asyncio.Future[None] | None = None  # Set while the socket does not take all we have.
         self._copy = _Copy.NONE
-        self._pumping: Callable[[], None] | None = None
+        # libpq closes its socket as soon as it finds the connection lost; another may then get its number.
+        self._fd = pgconn.socket
+        # What reads while `pump` runs, and how it ends.
+        self._pump: tuple[Callable[[], None], asyncio.Future[None]] | None = None
 
     @classmethod
     async def connect(
@@ -164,7 +167,7 @@ class CopyBoth:
 
         def readable() -> None:
             try:
-                self._pgconn.consume_input()
+                self._consume()
                 if (data := self.receive_ready()) is not None:
                     while data is not None:
                         take(data)
@@ -172,32 +175,29 @@ class CopyBoth:
                     done()
                 if self._copy is _Copy.ENDED and not ended.done():
                     ended.set_result(None)
-            except psycopg.Error:
-                if not ended.done():
-                    ended.set_exception(self._lost())
             except Exception as error:  # noqa: BLE001 - it is raised again, in the task that called us
                 if not ended.done():
                     ended.set_exception(error)
 
-        self._pumping = readable
+        self._pump = (readable, ended)
         self.resume()
         try:
             readable()
             await ended
         finally:
             self.pause()
-            self._pumping = None
+            self._pump = None
         await self._check_end()
 
     def pause(self) -> None:
         """Let `pump` read no more until `resume`."""
-        if self._pgconn.status != pq.ConnStatus.BAD and self._pgconn.socket >= 0:
-            self._loop.remove_reader(self._pgconn.socket)
+        if self._fd >= 0:
+            self._loop.remove_reader(self._fd)
 
     def resume(self) -> None:
         """Let `pump` read on."""
-        if self._pumping is not None and self._pgconn.status != pq.ConnStatus.BAD:
-            self._loop.add_reader(self._pgconn.socket, self._pumping)
+        if self._pump is not None and self._fd >= 0:
+            self._loop.add_reader(self._fd, self._pump[0])
 
     async def _check_end(self) -> None:
         """Find out whether the server ended the copy in good order, with an error, or is closing down."""
@@ -247,9 +247,7 @@ class CopyBoth:
 
     def close(self) -> None:
         """End it at once."""
-        self._stop_writing()
-        if self._pgconn.status != pq.ConnStatus.BAD and self._pgconn.socket >= 0:
-            self._loop.remove_reader(self._pgconn.socket)
+        self._detach()
         self._pgconn.finish()
 
     # --- inside -------------------------------------------------------------------------------------------
@@ -260,24 +258,36 @@ class CopyBoth:
             self._stop_writing()
         elif self._flushed is None:
             self._flushed = self._loop.create_future()
-            self._loop.add_writer(self._pgconn.socket, self._push_more)
+            self._loop.add_writer(self._fd, self._push_more)
 
     def _push_more(self) -> None:
         try:
             self._push()
         except psycopg.Error:
-            self._stop_writing()  # Whoever reads will find the connection lost.
+            self._lost()
+
+    def _detach(self) -> None:
+        """Look at the socket no more: its number may belong to another connection soon."""
+        self.pause()
+        self._stop_writing()
+        self._fd = -1
 
     def _stop_writing(self) -> None:
         if self._flushed is not None:
-            self._loop.remove_writer(self._pgconn.socket)
+            self._loop.remove_writer(self._fd)
             if not self._flushed.done():
                 self._flushed.set_result(None)
             self._flushed = None
 
     async def _readable(self) -> None:
+        if self._fd < 0:
+            raise self._lost()
+        await _ready(self._fd, reading=True)
+        self._consume()
+
+    def _consume(self) -> None:
+        """Take in what the socket has. Raises ConnectFailed."""
         try:
-            await _ready(self._pgconn.socket, reading=True)
             self._pgconn.consume_input()
         except psycopg.Error as error:
             raise self._lost() from error
@@ -329,8 +339,13 @@ class CopyBoth:
         )
 
     def _lost(self) -> ConnectFailed:
+        """The connection is lost: also whoever pumps is told."""
         message = " ".join(self._pgconn.get_error_message().split())
-        return ConnectFailed(f"connection lost: {message}")
+        error = ConnectFailed(f"connection lost: {message}")
+        self._detach()
+        if self._pump is not None and not self._pump[1].done():
+            self._pump[1].set_exception(error)
+        return error
 
     def _check_copy(self, *, wanted: bool) -> None:
         if (self._copy is _Copy.RUNNING) is not wanted:

@@ -30,7 +30,7 @@ class ConfigInvalid(WalproxyError):
 
 
 class DataDamaged(WalproxyError):
-    """Our own files fail their checks. Stop; rebuild this node from its peers, as the message says."""
+    """Our own files fail their checks. Stop; the message says what a person can do."""
 
     exit_code = 3
 

@@ -29,7 +29,8 @@ class Observer:
         self._scanner: WalScanner | None = None
         self._read_lsn = INVALID_LSN
         self._recent: deque[tuple[Lsn, dict[str, int]]] = deque()
-        self._full_page_writes: dict[str, object] | None = None
+        self._begin_lsn = INVALID_LSN  # Since then we have seen every change.
+        self._full_page_writes: tuple[bool, Lsn] | None = None
         self._checkpoint: dict[str, object] | None = None
 
     async def run(self) -> None:
@@ -50,7 +51,7 @@ class Observer:
     async def _follow(self, cluster: Cluster) -> None:
         if self._scanner is None:
             begin = segment_start(max(self._node.commit_lsn - _LOOK_BACK_BYTES, 0), cluster.segment_size)
-            self._read_lsn = max(begin, self._node.start_lsn)
+            self._read_lsn = self._begin_lsn = max(begin, self._node.start_lsn)
             self._scanner = WalScanner(
                 self._read_lsn, segment_size=cluster.segment_size, system_id=cluster.system_id
             )
@@ -72,25 +73,34 @@ class Observer:
         while self._recent[0][0] < self._read_lsn - _RECENT_BYTES:
             self._recent.popleft()
         for event in scanner.take_events():
-            lsn = str(Lsn(event["lsn"]))
             if event["kind"] == "fpw_change":
-                self._full_page_writes = {"is_on": event["full_page_writes"], "since_lsn": lsn}
+                self._set_full_page_writes(event["full_page_writes"], Lsn(event["lsn"]))
             elif event["kind"] == "checkpoint":
-                self._checkpoint = {"lsn": lsn, "redo_lsn": str(Lsn(event["redo_lsn"]))}
-                is_on = event["full_page_writes"]
-                if self._full_page_writes is None or self._full_page_writes["is_on"] != is_on:
-                    # A change leaves a record of its own; a checkpoint tells it to whoever came later.
-                    self._full_page_writes = {"is_on": is_on, "since_lsn": lsn}
+                redo_lsn = Lsn(event["redo_lsn"])
+                self._checkpoint = {"lsn": str(Lsn(event["lsn"])), "redo_lsn": str(redo_lsn)}
+                # It holds the state as of its redo point; a change may stand between that and the record.
+                known_lsn = self._full_page_writes[1] if self._full_page_writes else self._begin_lsn
+                if redo_lsn >= known_lsn:
+                    self._set_full_page_writes(event["full_page_writes"], redo_lsn)
+
+    def _set_full_page_writes(self, is_on: bool, lsn: Lsn) -> None:
+        if self._full_page_writes is None or self._full_page_writes[0] != is_on:
+            self._full_page_writes = (is_on, lsn)
 
     def status(self) -> dict[str, object]:
-        """Its part of `SHOW walproxy.status`."""
+        """Its part of `SHOW walproxy.status`.
+
+        The state of full_page_writes is None after a start until the next checkpoint or change, if the last
+        one is further back than we look.
+        """
+        known = self._full_page_writes
         total = dict.fromkeys(("records", "commits", "record_bytes", "fpi_count", "fpi_bytes"), 0)
         for _, counts in self._recent:
             for name in total:
                 total[name] += counts.get(name, 0)
         share = total["fpi_bytes"] / total["record_bytes"] if total["record_bytes"] else None
         return {
-            "full_page_writes": self._full_page_writes,
+            "full_page_writes": None if known is None else {"is_on": known[0], "since_lsn": str(known[1])},
             "checkpoint": self._checkpoint,
             "recent_wal": {**total, "fpi_share": None if share is None else round(share, 4)},
         }

@@ -38,4 +38,4 @@ class PrimaryRefused(QuorumError):
 
 
 class LogDamaged(QuorumError):
-    """What is on our own disk contradicts itself. Stop; rebuild this node from its peers."""
+    """What is on our own disk contradicts itself. Stop; a person must act."""

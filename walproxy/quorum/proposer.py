@@ -356,7 +356,7 @@ class Proposer:
             start = self._start_for(peer.greeting)
         local_start = self._log.state.local_start_lsn
         if start < local_start and self._log.write_lsn != INVALID_LSN:
-            peer.refused = f"needs WAL from {start}, our oldest is {local_start}: rebuild it"
+            peer.refused = f"needs WAL from {start}, our oldest is {local_start}: it stays behind"
             return
         self._outbox.append((name, self._elected(start)))
         if name == self.name:

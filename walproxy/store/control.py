@@ -8,9 +8,11 @@ from walproxy.quorum.errors import MessageMalformed
 from walproxy.quorum.state import ControlState, decode_control, encode_control
 from walproxy.store.sealed import SealedFile
 
-REBUILD: Final = (
-    "stop this node, remove its data directory and start it again: it is rebuilt from its peers; "
-    "one node at a time, and only while a majority of all nodes is well"
+# It cannot be rebuilt under its name, nor go on from an older copy. Source: docs/quorum.md rule 2.
+ADVICE: Final = (
+    "leave this node stopped and keep its data directory: under its name it cannot come back with an empty one, "
+    "and must not with an older copy; the group goes on while a majority of all nodes is well, and a new group "
+    "has all members again: see 'When a node loses its data' in the README"
 )
 
 
@@ -19,7 +21,7 @@ class ControlFile:
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
-        self._file = SealedFile(data_dir / "control", magic=b"WALPCTRL", version=1, rebuild=REBUILD)
+        self._file = SealedFile(data_dir / "control", magic=b"WALPCTRL", version=1, advice=ADVICE)
 
     def load(self) -> ControlState | None:
         """The saved state; None if no node ever ran here.
@@ -31,12 +33,12 @@ class ControlFile:
         payload = self._file.load()
         if payload is None:
             if any((self._data_dir / "wal").glob("*")):
-                raise DataDamaged(f"{self._file.path} is missing, but there is WAL beside it; {REBUILD}")
+                raise DataDamaged(f"{self._file.path} is missing, but there is WAL beside it; {ADVICE}")
             return None
         try:
             return decode_control(payload)
         except MessageMalformed as error:
-            raise DataDamaged(f"{self._file.path} is damaged: {error}; {REBUILD}") from error
+            raise DataDamaged(f"{self._file.path} is damaged: {error}; {ADVICE}") from error
 
     def save(self, state: ControlState) -> None:
         """Replace the file. Durable when it returns. Raises Poisoned."""

@@ -43,15 +43,15 @@ class SealedFile:
     Args:
         magic: eight bytes that say what it is.
         version: of the payload's form; another one is refused.
-        rebuild: what an operator does if it is damaged; ends the message.
+        advice: what an operator does if it is damaged; ends the message.
     """
 
-    def __init__(self, path: Path, *, magic: bytes, version: int, rebuild: str) -> None:
+    def __init__(self, path: Path, *, magic: bytes, version: int, advice: str) -> None:
         assert len(magic) == 8
         self.path = path
         self._magic = magic
         self._version = version
-        self._rebuild = rebuild
+        self._advice = advice
         self._is_poisoned = False
 
     def load(self) -> bytes | None:
@@ -96,4 +96,4 @@ class SealedFile:
             raise Poisoned("cannot write", path=self.path, error=error) from error
 
     def _damaged(self, what: str, **facts: object) -> DataDamaged:
-        return DataDamaged(f"{self.path} is damaged: {what}; {self._rebuild}", **facts)
+        return DataDamaged(f"{self.path} is damaged: {what}; {self._advice}", **facts)

@@ -15,7 +15,7 @@ from walproxy.wire.lsn import INVALID_LSN, Lsn, parse_lsn
 # A slot's position goes to disk when it has moved this far; until then the WAL since the saved one is held.
 _SAVE_EVERY_BYTES: Final = 1 << 20
 _NO_FEEDBACK: Final = Feedback()
-_REBUILD: Final = "remove it and create the slots anew; without them nothing holds WAL for their consumers"
+_ADVICE: Final = "remove it and create the slots anew; without them nothing holds WAL for their consumers"
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class Slots:
     """All slots of a node, in ``<data_dir>/slots``. Belongs to the event loop."""
 
     def __init__(self, data_dir: Path) -> None:
-        self._file = SealedFile(data_dir / "slots", magic=b"WALPSLOT", version=1, rebuild=_REBUILD)
+        self._file = SealedFile(data_dir / "slots", magic=b"WALPSLOT", version=1, advice=_ADVICE)
         self._slots: dict[str, Slot] = {}
         self._saving = asyncio.Lock()
         self._released = asyncio.Condition()
@@ -53,7 +53,7 @@ class Slots:
                     lsn = parse_lsn(text)
                     self._slots[name] = Slot(name, lsn, lsn)
             except (ValueError, AttributeError) as error:
-                raise DataDamaged(f"{self._file.path} is damaged: {error}; {_REBUILD}") from error
+                raise DataDamaged(f"{self._file.path} is damaged: {error}; {_ADVICE}") from error
 
     def all(self) -> list[Slot]:
         return list(self._slots.values())

@@ -12,7 +12,7 @@ from walproxy.errors import DataDamaged, Poisoned, WalFull, WalRemoved
 from walproxy.ports import EndOfWal
 from walproxy.quorum.state import Cluster
 from walproxy.quorum.terms import TermHistory
-from walproxy.store.control import REBUILD
+from walproxy.store.control import ADVICE
 from walproxy.store.sealed import replace_file
 from walproxy.store.segment import SegmentDirectory, SegmentId, clear, write_all
 from walproxy.wire.lsn import INVALID_LSN, Lsn, segment_start
@@ -359,7 +359,7 @@ class SegmentStore:
     # --- failure ------------------------------------------------------------------------------------------
 
     def _damaged(self, what: str, **facts: object) -> DataDamaged:
-        return DataDamaged(f"{what} in {self._path}; {REBUILD}", **facts)
+        return DataDamaged(f"{what} in {self._path}; {ADVICE}", **facts)
 
     def _check(self) -> None:
         if self._is_poisoned:

@@ -92,6 +92,7 @@ class Bootstrap:
                 )
             return connection.receive(self.staging)
         finally:
+            self.staging.close()
             connection.close()
 
     def _check(self, start_lsn: Lsn, tli: int, control: ControlFile) -> None:

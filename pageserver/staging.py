@@ -148,11 +148,10 @@ class Staging:
 
     def remove(self) -> None:
         """Remove what is left of relations and SLRUs."""
-        self._close_file()
         shutil.rmtree(self._dir, ignore_errors=True)
 
     def _begin_file(self, member: Member) -> None:
-        self._close_file()
+        self.close()
         if not member.is_file:
             return
         name = self._prefix + member.name
@@ -184,13 +183,14 @@ class Staging:
             case StateFile(path):
                 return self._state_dir / path
 
-    def _close_file(self) -> None:
+    def close(self) -> None:
+        """Close the file that is being written, if any."""
         if self._file is not None:
             self._file.close()
         self._file = self._taken = None
 
     def _end_archive(self) -> None:
-        self._close_file()
+        self.close()
         if self._tar is not None:
             self._tar.finish()
         self._tar = None

@@ -12,7 +12,7 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight dev native hooks fmt lint test test-rust test-fast demo bench matrix clean
+.PHONY: help preflight dev native hooks fmt lint test test-rust test-fast sim demo bench matrix clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ test-rust: $(VENV)/.python ## the native core's own tests
 test-fast: dev ## what needs no server, in under a minute
 	$(BIN)/pytest -q tests/unit tests/property tests/test_tidy.py $(PYTEST_ARGS)
 
+sim: dev ## the quorum's simulation under faults
+	$(BIN)/pytest -q tests/sim $(PYTEST_ARGS)
+
 demo: dev ## the whole main job on loopback, ending with a report (build/demo.json)
 	$(BIN)/python -m demo
 
@@ -74,5 +77,5 @@ matrix: dev ## every combination of settings and kills, on 15 and 18; hours
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache $(RUST)/target
-	find walcore walproxy pageserver tools tests demo bench -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	find walcore walproxy pageserver tools tests demo -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 	rm -f walcore/_native*.so

@@ -1,6 +1,7 @@
 # The only entry point for every task. `make` lists the targets.
 SHELL := bash
-PYTHON ?= python3
+PYTHON ?= $(or $(shell for python in python3.13 python3.12 python3.11 python3; do \
+  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done),python3)
 VENV := .venv
 BIN := $(VENV)/bin
 CARGO := cargo

@@ -8,7 +8,7 @@ import logging
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, cast
 
 import structlog
 import typer
@@ -30,6 +30,9 @@ app = typer.Typer(
 
 # Each of these modules, where it is there, has a function `command` with the options of its command.
 _COMMANDS: Final = {"verify": "pageserver.verify.cli", "check-wal": "pageserver.checkwal"}
+
+# typer has brought its own click since 0.16, and does not export this class.
+_UsageError: Final = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file; every key may also stand in PAGESERVER_<KEY>.")
@@ -68,16 +71,27 @@ def show_status(
 
 def main() -> None:
     """Run the command line, and end with the code that says how."""
+    sys.exit(_run_app())
+
+
+def _run_app() -> int:
+    """Run a command; gives the exit code."""
     try:
-        app()
+        code: int | None = app(standalone_mode=False)
     except PageserverError as error:
         typer.echo(f"pageserver: {error}", err=True)
         if error.hint is not None:
             typer.echo(f"hint: {error.hint}", err=True)
-        sys.exit(error.exit_code)
+        return error.exit_code
+    except _UsageError as error:
+        error.show()
+        return ExitCode.USAGE
+    except typer.Abort:
+        return ExitCode.RUNTIME
     except Exception:  # noqa: BLE001 - the program's supervisor: a bug ends it with a code of its own
         traceback.print_exc()
-        sys.exit(ExitCode.RUNTIME)
+        return ExitCode.RUNTIME
+    return code or ExitCode.STOPPED
 
 
 def _listener(config: Path | None) -> str:

@@ -6,14 +6,15 @@ import importlib.util
 import json
 import logging
 import sys
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, cast
 
 import structlog
 import typer
 
 from walproxy.config import load_settings
-from walproxy.errors import WalproxyError
+from walproxy.errors import ConfigInvalid, WalproxyError
 from walproxy.run import run as run_node
 
 app = typer.Typer(
@@ -23,6 +24,20 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+# typer has brought its own click since 0.16, and does not export this class.
+_UsageError: Final = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
+_log = structlog.get_logger(__name__)
+
+
+class LogLevel(StrEnum):
+    """The least that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file; every key may also stand in WALPROXY_<KEY>.")
@@ -40,7 +55,7 @@ def run(
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Show what is in force, and end.")
     ] = False,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[LogLevel, typer.Option(help="The least that is logged.")] = LogLevel.INFO,
 ) -> None:
     """Run a node: vote, keep WAL, lead if elected, serve what is committed."""
     settings = load_settings(config)
@@ -53,14 +68,30 @@ def run(
 
 def main() -> None:
     """Run the command line, and end with the code that says how."""
+    sys.exit(_run_app())
+
+
+def _run_app() -> int:
+    """Run a command; gives the exit code."""
     try:
-        app()
+        code: int | None = app(standalone_mode=False)
     except WalproxyError as error:
         typer.echo(f"walproxy: {error}", err=True)
-        sys.exit(error.exit_code)
+        return error.exit_code
+    except _UsageError as error:
+        error.show()
+        return ConfigInvalid.exit_code
+    except typer.Abort:
+        return WalproxyError.exit_code
+    except Exception:  # noqa: BLE001 - the program's supervisor: a bug ends it with a code of its own
+        if not structlog.is_configured():
+            _log_to_stderr(LogLevel.INFO)
+        _log.exception("unexpected error")
+        return WalproxyError.exit_code
+    return code or 0
 
 
-def _log_to_stderr(level: str) -> None:
+def _log_to_stderr(level: LogLevel) -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -4,7 +4,6 @@ WalproxyError (exit code 2)
 ├── ConfigInvalid       1  a setting is wrong or missing
 ├── DataDamaged         3  our own files are not what was written
 ├── Poisoned            4  a write or a sync failed
-├── Refused             5  the primary is not one we may follow
 ├── WalFull                the space for WAL is used up
 ├── WalRemoved             WAL that was asked for is gone
 ├── PrimaryUnreachable     no connection to the primary, or it ended
@@ -39,12 +38,6 @@ class Poisoned(WalproxyError):
     """A write or sync failed. Never retry it; reply no more; stop; read what is there at the next start."""
 
     exit_code = 4
-
-
-class Refused(WalproxyError):
-    """Another cluster, or a primary that is behind or has diverged. A person must act."""
-
-    exit_code = 5
 
 
 class WalFull(WalproxyError):

@@ -47,7 +47,8 @@ def command(
 ) -> None:
     """Compare every block of every permanent relation with the live server, or with a stopped one's files.
 
-    Ends with 0 if all are the same, with 3 if one is not, with 2 if something could not be compared.
+    Exit codes: 0 all are the same, 3 one is not, 2 something could not be compared, 1 an option or a server does
+    not fit, 5 the two are of different clusters.
     """
     if (primary is None) == (pgdata is None):
         raise PrimaryUnsuitable("give either --primary or --pgdata")

@@ -90,6 +90,7 @@ class WalInspector:
         from_lsn: records that start before it are not asked for.
         until_lsn: records that do not end by it (padding excluded) are not asked for; nothing behind it is looked at.
         limit: how many records at most.
+        zone: the reader's time zone, ascending: from this second since 1970 on, seconds east of UTC, abbreviation.
     Raises:
         ValueError: an argument is impossible.
     """
@@ -109,12 +110,19 @@ class WalInspector:
         from_lsn: int = 0,
         until_lsn: int | None = None,
         limit: int | None = None,
+        zone: list[tuple[int, int, str]] = [],
     ) -> WalInspector: ...
     def json(self, wal: bytes, *, last: bool = False) -> bytes:
         """Take the next bytes; one line of JSON for each record asked for that they complete.
 
         Never raises for what is in the WAL: see `stopped`. `last`: nothing follows these bytes.
         """
+    def waldump(self, wal: bytes, *, last: bool = False, block_details: bool = False) -> bytes:
+        """As `json`, in the text that pg_waldump of the WAL's major prints, or prints with --bkp-details."""
+    def images(
+        self, wal: bytes, *, last: bool = False
+    ) -> list[tuple[int, tuple[int, int, int], str, int, bytes]]:
+        """As `json`; their full-page images: LSN, (tablespace, database, relfilenode), fork name, block, page."""
     def count(self, wal: bytes, *, last: bool = False) -> None:
         """Take the next bytes and add the records asked for to `stats`."""
     def stats(self) -> list[tuple[str, str, int, int, int]]:

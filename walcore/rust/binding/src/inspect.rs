@@ -1,14 +1,15 @@
 //! `WalInspector`.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use walcore::describe::inspect::Wanted;
-use walcore::describe::{Filter, Inspector, Stats, json};
+use walcore::describe::{Filter, Inspector, Scene, Stats, Zone, json, waldump};
+use walcore::page::PageBuf;
 use walcore::version::Major;
-use walcore::wal::{Fork, RawRecord, RelTag, WalError};
+use walcore::wal::{BlockTag, Fork, RawRecord, Record, RelTag, WalError};
 use walcore::{Lsn, rmgr};
 
 /// See `walcore/_native.pyi`.
@@ -17,20 +18,24 @@ pub struct WalInspector(Mutex<Inspection>);
 
 struct Inspection {
     inspector: Inspector,
+    zone: Arc<Zone>,
     stats: Stats,
     shown: u64,
     first_shown: Lsn,
     last_shown_end: Lsn,
 }
 
+/// Start of the record; tablespace, database, relfilenode; fork; block; page.
+type ImageRow<'py> = (u64, (u32, u32, u32), &'static str, u32, Bound<'py, PyBytes>);
+
 impl Inspection {
     fn feed<F>(&mut self, wal: &[u8], last: bool, mut each: F)
     where
-        F: FnMut(&RawRecord<'_>, Major, &mut Stats) -> Result<(), WalError>,
+        F: FnMut(&RawRecord<'_>, Major) -> Result<(), WalError>,
     {
-        let Self { inspector, stats, shown, first_shown, last_shown_end } = self;
+        let Self { inspector, shown, first_shown, last_shown_end, .. } = self;
         inspector.feed(wal, last, &mut |raw, major| {
-            each(raw, major, stats)?;
+            each(raw, major)?;
             if *shown == 0 {
                 *first_shown = raw.start;
             }
@@ -38,6 +43,33 @@ impl Inspection {
             *last_shown_end = raw.end;
             Ok(())
         });
+    }
+
+    fn render<F>(&mut self, wal: &[u8], last: bool, write: F) -> Vec<u8>
+    where
+        F: Fn(&mut Vec<u8>, &Record<'_>, &Scene<'_>),
+    {
+        let zone = Arc::clone(&self.zone);
+        // Text is about twice as long as the records it describes.
+        let mut out = Vec::with_capacity(wal.len().saturating_mul(2));
+        self.feed(wal, last, |raw, major| {
+            write(&mut out, &raw.decode()?, &Scene { major, zone: &zone });
+            Ok(())
+        });
+        out
+    }
+
+    fn images(&mut self, wal: &[u8], last: bool) -> Vec<(Lsn, BlockTag, PageBuf)> {
+        let mut images = Vec::new();
+        self.feed(wal, last, |raw, _| {
+            for block in raw.decode()?.blocks {
+                if let Some(image) = &block.image {
+                    images.push((raw.start, block.tag, image.restore(raw.start, block.id)?));
+                }
+            }
+            Ok(())
+        });
+        images
     }
 }
 
@@ -57,7 +89,7 @@ impl WalInspector {
 impl WalInspector {
     #[new]
     #[pyo3(signature = (start_lsn, *, segment_size, system_id = 0, rmgrs = None, xid = None, relation = None,
-        fork = None, block = None, full_page = false, from_lsn = 0, until_lsn = None, limit = None))]
+        fork = None, block = None, full_page = false, from_lsn = 0, until_lsn = None, limit = None, zone = Vec::new()))]
     #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
     fn new(
         start_lsn: u64,
@@ -72,6 +104,7 @@ impl WalInspector {
         from_lsn: u64,
         until_lsn: Option<u64>,
         limit: Option<u64>,
+        zone: Vec<(i64, i64, String)>,
     ) -> PyResult<Self> {
         let no_fork = |n: u8| PyValueError::new_err(format!("no such fork: fork={n}"));
         let fork = fork.map(|n| Fork::from_number(n).ok_or_else(|| no_fork(n))).transpose()?;
@@ -83,6 +116,7 @@ impl WalInspector {
             .map_err(|e| PyValueError::new_err(e.to_string()))?;
         Ok(Self(Mutex::new(Inspection {
             inspector,
+            zone: Arc::new(Zone { steps: zone }),
             stats: Stats::default(),
             shown: 0,
             first_shown: Lsn::INVALID,
@@ -92,20 +126,46 @@ impl WalInspector {
 
     #[pyo3(signature = (wal, *, last = false))]
     fn json<'py>(&self, py: Python<'py>, wal: &[u8], last: bool) -> Bound<'py, PyBytes> {
-        let lines = py.detach(|| {
-            let mut lines = Vec::new();
-            self.lock().feed(wal, last, |raw, major, _| {
-                json::write_line(&mut lines, major, &raw.decode()?);
-                Ok(())
-            });
-            lines
-        });
+        let lines = py.detach(|| self.lock().render(wal, last, json::write_line));
         PyBytes::new(py, &lines)
+    }
+
+    #[pyo3(signature = (wal, *, last = false, block_details = false))]
+    fn waldump<'py>(
+        &self,
+        py: Python<'py>,
+        wal: &[u8],
+        last: bool,
+        block_details: bool,
+    ) -> Bound<'py, PyBytes> {
+        let text = py.detach(|| {
+            self.lock().render(wal, last, |out, record, scene| {
+                waldump::write_record(out, record, scene, block_details);
+            })
+        });
+        PyBytes::new(py, &text)
     }
 
     #[pyo3(signature = (wal, *, last = false))]
     fn count(&self, py: Python<'_>, wal: &[u8], last: bool) {
-        py.detach(|| self.lock().feed(wal, last, |raw, _, stats| stats.add(raw)));
+        py.detach(|| {
+            let mut this = self.lock();
+            let mut stats = std::mem::take(&mut this.stats);
+            this.feed(wal, last, |raw, _| stats.add(raw));
+            this.stats = stats;
+        });
+    }
+
+    #[pyo3(signature = (wal, *, last = false))]
+    fn images<'py>(&self, py: Python<'py>, wal: &[u8], last: bool) -> Vec<ImageRow<'py>> {
+        let images = py.detach(|| self.lock().images(wal, last));
+        images
+            .into_iter()
+            .map(|(lsn, tag, page)| {
+                let RelTag { spc, db, rel } = tag.rel;
+                (lsn.0, (spc, db, rel), tag.fork.name(), tag.blkno, PyBytes::new(py, page.bytes()))
+            })
+            .collect()
     }
 
     fn stats(&self) -> Vec<(String, String, u64, u64, u64)> {

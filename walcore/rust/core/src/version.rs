@@ -28,6 +28,21 @@ impl Major {
         }
     }
 
+    /// Version of its catalogs, part of the path of a tablespace's files.
+    pub fn catalog_version(self) -> u32 {
+        match self {
+            Self::V15 => 202_209_061,
+            Self::V16 => 202_307_071,
+            Self::V17 => 202_406_281,
+            Self::V18 => 202_506_291,
+        }
+    }
+
+    /// Bytes of an item of dropped statistics in a transaction record: 18 made the object's id 64 bits wide.
+    pub fn dropped_stats_len(self) -> usize {
+        if self >= Self::V18 { 16 } else { 12 }
+    }
+
     /// The major that writes WAL pages with this magic.
     pub fn from_wal_magic(magic: u16) -> Option<Self> {
         Self::ALL.into_iter().find(|m| m.wal_magic() == magic)

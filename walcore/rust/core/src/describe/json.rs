@@ -1,96 +1,88 @@
 //! A record as a line of JSON.
 
-use super::record_name;
-use super::text::{decimal, lsn};
-use crate::rmgr;
-use crate::version::Major;
-use crate::wal::{BlockRef, Record, RelTag};
+use super::brief::{fpi_len, rmgr_name};
+use super::text::put;
+use super::{Scene, record_name};
+use crate::wal::{BlockRef, Record};
 
 /// Appends one JSON object and a newline.
 ///
 /// LSNs are strings as Postgres prints them; `length` leaves full-page images out, `total_length` does not.
-pub fn write_line(out: &mut Vec<u8>, major: Major, record: &Record<'_>) {
+pub fn write_line(out: &mut Vec<u8>, record: &Record<'_>, scene: &Scene<'_>) {
     let header = &record.header;
-    for (key, at) in
-        [(r#"{"lsn":""#, record.start), (r#"","end":""#, record.end), (r#"","prev":""#, header.prev)]
-    {
-        out.extend_from_slice(key.as_bytes());
-        lsn(out, at);
-    }
-    out.extend_from_slice(br#"","rmgr":""#);
+    put!(out; r#"{"lsn":""#, record.start, r#"","end":""#, record.end, r#"","prev":""#, header.prev);
+    put!(out; r#"","rmgr":""#);
     rmgr_name(out, header.rmid);
-    out.extend_from_slice(br#"","record":""#);
-    match record_name(major, header.rmid, header.info) {
-        Some(name) => out.extend_from_slice(name.as_bytes()),
-        None => out.extend_from_slice(format!("UNKNOWN ({:x})", header.rmgr_info()).as_bytes()),
+    put!(out; r#"","record":""#);
+    match record_name(scene.major, header.rmid, header.info) {
+        Some(name) => put!(out; name),
+        None => put!(out; format!("UNKNOWN ({:x})", header.rmgr_info())),
     }
-    out.extend_from_slice(br#"","xid":"#);
-    decimal(out, header.xid);
-    field(out, r#","length":"#, header.tot_len.saturating_sub(fpi_len(record)));
-    field(out, r#","total_length":"#, header.tot_len);
+    put!(out; r#"","xid":"#, header.xid);
+    put!(out; r#","length":"#, header.tot_len.saturating_sub(fpi_len(record)));
+    put!(out; r#","total_length":"#, header.tot_len);
     if let Some(origin) = record.origin {
-        field(out, r#","origin":"#, origin);
+        put!(out; r#","origin":"#, origin);
     }
     if let Some(xid) = record.toplevel_xid {
-        field(out, r#","toplevel_xid":"#, xid);
+        put!(out; r#","toplevel_xid":"#, xid);
     }
-    out.extend_from_slice(br#","blocks":["#);
+    put!(out; r#","description":""#);
+    let described_at = out.len();
+    scene.describe(out, record);
+    escape_from(out, described_at);
+    put!(out; r#"","blocks":["#);
     for (i, reference) in record.blocks.iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
+        put!(out; if i > 0 { "," } else { "" });
         block(out, reference);
     }
-    out.extend_from_slice(b"]}\n");
+    put!(out; "]}\n");
 }
 
-/// Bytes of a record's full-page images, as stored.
-pub fn fpi_len(record: &Record<'_>) -> u32 {
-    record.blocks.iter().filter_map(|block| block.image.as_ref()).map(|image| image.bytes.len() as u32).sum()
-}
-
-/// Appends the name of a resource manager as `pg_waldump` prints it.
-pub fn rmgr_name(out: &mut Vec<u8>, rmid: u8) {
-    match rmgr::RMGRS.get(usize::from(rmid)) {
-        Some((_, name)) => out.extend_from_slice(name.as_bytes()),
-        None => out.extend_from_slice(rmgr::name(rmid).as_bytes()),
+/// Makes what was written from `at` on the inside of a JSON string; bytes that are not UTF-8 become `\u{FFFD}`.
+fn escape_from(out: &mut Vec<u8>, at: usize) {
+    let plain = |b: &u8| matches!(b, 0x20..=0x7E) && !matches!(b, b'"' | b'\\');
+    if out.get(at..).is_none_or(|text| text.iter().all(plain)) {
+        return;
+    }
+    let text = String::from_utf8_lossy(&out.split_off(at)).into_owned();
+    for c in text.chars() {
+        match c {
+            '"' => put!(out; "\\\""),
+            '\\' => put!(out; "\\\\"),
+            '\0'..='\u{1F}' => put!(out; format!("\\u{:04x}", u32::from(c))),
+            _ => put!(out; String::from(c)),
+        }
     }
 }
 
-/// Appends a relation as `tablespace/database/relfilenode`.
-pub fn relation(out: &mut Vec<u8>, rel: RelTag) {
-    decimal(out, rel.spc);
-    field(out, "/", rel.db);
-    field(out, "/", rel.rel);
-}
-
-fn field(out: &mut Vec<u8>, key: &str, n: impl Into<u64>) {
-    out.extend_from_slice(key.as_bytes());
-    decimal(out, n);
-}
-
-fn flag(out: &mut Vec<u8>, key: &str, is: bool) {
-    out.extend_from_slice(key.as_bytes());
-    out.extend_from_slice(if is { b"true" } else { b"false" });
+fn truth(is: bool) -> &'static str {
+    if is { "true" } else { "false" }
 }
 
 fn block(out: &mut Vec<u8>, reference: &BlockRef<'_>) {
-    field(out, r#"{"id":"#, reference.id);
-    out.extend_from_slice(br#","relation":""#);
-    relation(out, reference.tag.rel);
-    out.extend_from_slice(br#"","fork":""#);
-    out.extend_from_slice(reference.tag.fork.name().as_bytes());
-    field(out, r#"","block":"#, reference.tag.blkno);
-    flag(out, r#","will_init":"#, reference.will_init);
-    field(out, r#","data_length":"#, reference.data.len() as u64);
-    if let Some(image) = &reference.image {
-        field(out, r#","image":{"length":"#, image.bytes.len() as u64);
-        field(out, r#","hole_offset":"#, image.hole_offset);
-        field(out, r#","hole_length":"#, image.hole_length);
-        out.extend_from_slice(br#","compression":""#);
-        out.extend_from_slice(image.compression().name().as_bytes());
-        flag(out, r#"","apply":"#, image.apply());
-        out.push(b'}');
+    let BlockRef { id, tag, will_init, data, image } = reference;
+    put!(out; r#"{"id":"#, *id, r#","relation":""#, tag.rel, r#"","fork":""#, tag.fork.name());
+    put!(out; r#"","block":"#, tag.blkno, r#","will_init":"#, truth(*will_init));
+    put!(out; r#","data_length":"#, data.len() as u64);
+    if let Some(image) = image {
+        put!(out; r#","image":{"length":"#, image.bytes.len() as u64);
+        put!(out; r#","hole_offset":"#, image.hole_offset, r#","hole_length":"#, image.hole_length);
+        put!(out; r#","compression":""#, image.compression().name());
+        put!(out; r#"","apply":"#, truth(image.apply()), "}");
     }
-    out.push(b'}');
+    put!(out; "}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_escaped() {
+        let mut out = b"keep \"".to_vec();
+        out.extend_from_slice(b"a\"b\\c\n\xFF");
+        escape_from(&mut out, 6);
+        assert_eq!(String::from_utf8(out).unwrap(), "keep \"a\\\"b\\\\c\\u000a\u{FFFD}");
+    }
 }

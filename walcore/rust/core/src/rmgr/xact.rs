@@ -13,7 +13,7 @@ pub enum Outcome {
     Aborted,
 }
 
-/// A commit or abort record, of a plain or a prepared transaction. What redo needs of it.
+/// A commit or abort record, of a plain or a prepared transaction.
 ///
 /// Source: `ParseCommitRecord` and `ParseAbortRecord` in `src/backend/access/rmgrdesc/xactdesc.c`.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,16 @@ pub struct XactEnd<'a> {
     pub time_us: i64,
     /// Where it came from: position and time on its origin.
     pub origin: Option<(u64, i64)>,
+    /// The transaction that was prepared, if it was.
+    pub prepared_xid: Option<u32>,
+    /// `XACT_XINFO_*` and `XACT_COMPLETION_*`.
+    pub xinfo: u32,
+    /// Its database and that one's tablespace; zeros if not logged.
+    pub database: (u32, u32),
+    /// Statistics dropped with it: 12 bytes each, since 18 16.
+    pub stats: &'a [u8],
+    /// Invalidation messages, 16 bytes each.
+    pub messages: &'a [u8],
     subxids: &'a [u8],
     rels: &'a [u8],
 }
@@ -60,14 +70,11 @@ impl<'a> XactEnd<'a> {
         let mut r = Reader(record.main_data);
         let time_us = r.i64()?;
         let xinfo = if info & HAS_INFO == 0 { 0 } else { r.u32()? };
-        if xinfo & HAS_DBINFO != 0 {
-            r.skip(8)?;
-        }
+        let database = if xinfo & HAS_DBINFO == 0 { (0, 0) } else { (r.u32()?, r.u32()?) };
         let subxids = array(&mut r, xinfo & HAS_SUBXACTS != 0, 4)?;
         let rels = array(&mut r, xinfo & HAS_RELFILELOCATORS != 0, 12)?;
-        let stats_item_len = if major >= Major::V18 { 16 } else { 12 };
-        array(&mut r, xinfo & HAS_DROPPED_STATS != 0, stats_item_len)?;
-        array(&mut r, xinfo & HAS_INVALS != 0, 16)?;
+        let stats = array(&mut r, xinfo & HAS_DROPPED_STATS != 0, major.dropped_stats_len())?;
+        let messages = array(&mut r, xinfo & HAS_INVALS != 0, 16)?;
         let prepared_xid = if xinfo & HAS_TWOPHASE == 0 { None } else { Some(r.u32()?) };
         if xinfo & HAS_GID != 0 {
             let len = r.0.iter().position(|b| *b == 0)?;
@@ -75,7 +82,19 @@ impl<'a> XactEnd<'a> {
         }
         let origin = if xinfo & HAS_ORIGIN == 0 { None } else { Some((r.u64()?, r.i64()?)) };
         let xid = if is_prepared { prepared_xid? } else { record.header.xid };
-        Some(Some(Self { outcome, xid, time_us, origin, subxids, rels }))
+        Some(Some(Self {
+            outcome,
+            xid,
+            time_us,
+            origin,
+            prepared_xid,
+            xinfo,
+            database,
+            stats,
+            messages,
+            subxids,
+            rels,
+        }))
     }
 
     /// Its subtransactions that ended with it.

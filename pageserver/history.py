@@ -27,8 +27,11 @@ def page_chain(
 def record_ending_at(timeline: Timeline, end_lsn: Lsn) -> str | None:
     """The record that ends at an LSN, as JSON; None if none does, or its WAL is no longer here."""
     segment_size = timeline.manifest.segment_size
-    for span_bytes in _SPANS_BYTES:
-        start = max(segment_start(timeline.manifest.start_lsn, segment_size), end_lsn - span_bytes)
+    first_lsn = segment_start(timeline.manifest.start_lsn, segment_size)
+    near, far = (max(first_lsn, end_lsn - span_bytes) for span_bytes in _SPANS_BYTES)
+    # The segment before may have been left half empty by a switch; a record that begins in it says that it was not.
+    within = max(far, segment_start(end_lsn - 1, segment_size))
+    for start in dict.fromkeys((near, within, far)):
         record = _last_record(timeline, Lsn(start - start % _WAL_PAGE_BYTES), end_lsn)
         if record is not None and parse_lsn(record["end"]) == end_lsn:
             return json.dumps(record)

@@ -39,6 +39,7 @@ class Excuse(Enum):
     )
     CLOG_LATER_VERSION = "transactions ended while it was read: each status is one it had meanwhile"
     EXTENDED_WITHOUT_WAL = "a page added without WAL: zeros, or initialised, empty and without LSN"
+    WRITTEN_BEFORE_LOGGED = "15 and 16 write pages of sorted GiST builds and init forks before logging them"
     HINT_WITHOUT_IMAGE = "an FPI_FOR_HINT without image moved the live page's LSN only"
     HINT_NOT_STAMPED = "an FPI_FOR_HINT met a page already dirty and left the live page's LSN alone"
 

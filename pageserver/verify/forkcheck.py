@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from pageserver.verify.anatomy import PageKind, page_lsn
+from pageserver.verify.anatomy import PageKind, detect_kind, page_lsn
 from pageserver.verify.catalog import Relation
 from pageserver.verify.compare import Comparison, compare, never_logged
 from pageserver.verify.errors import HistoryMissing
 from pageserver.verify.excuse import Excuse
 from pageserver.verify.explain import Field, explain
-from pageserver.verify.history import explain_lsn
+from pageserver.verify.history import explain_lsn, explain_unstamped
 from pageserver.verify.livepages import LivePages
 from pageserver.verify.ourpages import OurPages
 from pageserver.verify.report import Difference, Report, Section, What
@@ -176,7 +176,11 @@ class ForkCheck:
                 lsns = await self._ours.changes(*page, live_lsn, ours_lsn)
             except HistoryMissing:
                 return None
-        return explain_lsn(live_lsn, ours_lsn, [await self._ours.record(lsn, *page) for lsn in lsns])
+        records = [await self._ours.record(lsn, *page) for lsn in lsns]
+        kind = self._kind or detect_kind(reading.live, blkno=reading.block)
+        return explain_lsn(live_lsn, ours_lsn, records) or explain_unstamped(
+            live_lsn, ours_lsn, records, kind=kind, fork=self._fork
+        )
 
     async def _match_versions(self, reading: Reading, ours: bytes) -> Excuse | None:
         """Look for the live visibility map page among our versions up to a position read after it."""

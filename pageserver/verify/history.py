@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pageserver.verify.anatomy import PageKind
 from pageserver.verify.excuse import Excuse
 
 
@@ -24,6 +25,36 @@ class PageRecord:
 
 _BODY_BYTES = 8168
 HINT_RECORD = "XLOG/FPI_FOR_HINT"
+
+
+_GIST_BUILD_LSN = 1
+_BUILT_OUTSIDE_BUFFERS = frozenset({PageKind.BTREE, PageKind.SPGIST, PageKind.GENERIC})
+
+
+def explain_unstamped(
+    live_lsn: int, ours_lsn: int, records: Sequence[PageRecord | None], *, kind: PageKind, fork: str
+) -> Excuse | None:
+    """Why a live page has the LSN it was built with, where the first image logged of it is all there is.
+
+    Args:
+        live_lsn: of the live page.
+        ours_lsn: of ours.
+        records: all that changed our page.
+        kind: of the page.
+        fork: of the relation.
+
+    Source:
+        PostgreSQL 15 ``src/backend/access/gist/gistbuild.c``, ``gist_indexsortbuild_flush_ready_pages``;
+        ``nbtree.c``, ``btbuildempty``; ``spginsert.c``, ``spgbuildempty``; ``contrib/bloom/blinsert.c``.
+    """
+    is_build = fork == "main" and kind is PageKind.GIST and live_lsn == _GIST_BUILD_LSN
+    is_init = fork == "init" and kind in _BUILT_OUTSIDE_BUFFERS and live_lsn == 0
+    if not (is_build or is_init) or len(records) != 1:
+        return None
+    record = records[0]
+    if record is None or record.name != "XLOG/FPI" or record.end_lsn != ours_lsn:
+        return None
+    return Excuse.WRITTEN_BEFORE_LOGGED if record.names_page and record.has_image else None
 
 
 def explain_lsn(live_lsn: int, ours_lsn: int, records: Sequence[PageRecord | None]) -> Excuse | None:

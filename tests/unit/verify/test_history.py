@@ -2,8 +2,9 @@
 
 import pytest
 
+from pageserver.verify.anatomy import PageKind
 from pageserver.verify.excuse import Excuse
-from pageserver.verify.history import HINT_RECORD, PageRecord, explain_lsn
+from pageserver.verify.history import HINT_RECORD, PageRecord, explain_lsn, explain_unstamped
 
 INSERT = "Heap/INSERT"
 
@@ -35,3 +36,46 @@ def test_only_hint_records_explain_another_lsn(
     live_lsn: int, ours_lsn: int, records: list[PageRecord | None], excuse: Excuse | None
 ) -> None:
     assert explain_lsn(live_lsn, ours_lsn, records) is excuse
+
+
+IMAGE = PageRecord(200, "XLOG/FPI", True, True)
+
+
+@pytest.mark.parametrize(
+    ("live_lsn", "ours_lsn", "records", "is_excused"),
+    [
+        (1, 200, [IMAGE], True),
+        (0, 200, [IMAGE], False),
+        (100, 200, [IMAGE], False),
+        (1, 201, [IMAGE], False),
+        (1, 200, [], False),
+        (1, 200, [None], False),
+        (1, 200, [IMAGE, IMAGE], False),
+        (1, 200, [PageRecord(200, "Gist/PAGE_UPDATE", True, True)], False),
+        (1, 200, [PageRecord(200, "XLOG/FPI", True, False)], False),
+        (1, 200, [PageRecord(200, "XLOG/FPI", False, True)], False),
+    ],
+)
+def test_only_the_first_image_of_a_gist_build_explains_its_lsn(
+    live_lsn: int, ours_lsn: int, records: list[PageRecord | None], is_excused: bool
+) -> None:
+    found = explain_unstamped(live_lsn, ours_lsn, records, kind=PageKind.GIST, fork="main")
+
+    assert found is (Excuse.WRITTEN_BEFORE_LOGGED if is_excused else None)
+
+
+def test_a_page_is_built_outside_the_buffers_by_some_kinds_only() -> None:
+    built = {
+        (kind, fork, lsn)
+        for kind in PageKind
+        for fork in ("main", "init", "vm")
+        for lsn in (0, 1)
+        if explain_unstamped(lsn, 200, [IMAGE], kind=kind, fork=fork) is not None
+    }
+
+    assert built == {
+        (PageKind.GIST, "main", 1),
+        (PageKind.BTREE, "init", 0),
+        (PageKind.SPGIST, "init", 0),
+        (PageKind.GENERIC, "init", 0),
+    }

@@ -10,11 +10,11 @@ from tests.bench.harness import Result, compare, rounds
 from tools.server import Server
 
 PEER = "pg_waldump --stats=record"
-WAL_BYTES = 512 * 1024 * 1024
+WAL_BYTES = 256 * 1024 * 1024
 
 
 def run(folder: Path, bindir: Path, *, runs: int, say: Callable[[str], None]) -> list[Result]:
-    """Whole commands, their start included, over half a gigabyte of WAL of pgbench with images."""
+    """Whole commands, their start included, over a quarter of a gigabyte of WAL of pgbench with images."""
     server = Server(folder / "decode", bindir, name="decode").initdb()
     try:
         segments = _write_wal(server)
@@ -50,7 +50,7 @@ def _write_wal(server: Server) -> Sequence[Path]:
     server.run("pgbench", "-i", "-q", "-s", 10)
     start = server.value("select pg_current_wal_lsn()::text")
     while server.value("select pg_current_wal_lsn() - %s::pg_lsn", start) < WAL_BYTES:
-        server.run("pgbench", "-n", "-c", 4, "-j", 2, "-t", 10_000)
+        server.run("pgbench", "-n", "-c", 4, "-j", 2, "-t", 4_000)
         server.query("checkpoint")
     first, last = server.query(
         "select pg_walfile_name(%s::pg_lsn + 16777216), pg_walfile_name(pg_switch_wal())", start

@@ -154,6 +154,16 @@ def test_the_same_records_as_pg_waldump(corpus: Corpus) -> None:
         assert len(ours) == len(theirs)
 
 
+def test_text_is_that_of_pg_waldump_byte_for_byte(corpus: Corpus) -> None:
+    for options in ((), ("--bkp-details",)):
+        theirs = corpus.pg_waldump("-s", "0/1000000", *options)
+
+        done = inspect(corpus.folder, "--format=pg_waldump", *options)
+
+        assert len(theirs) > 100_000
+        assert done.stdout.splitlines() == theirs
+
+
 def lsns(lines: list[str]) -> list[int]:
     return [lsn(head["lsn"]) for line in lines if (head := LINE.match(line)) is not None]
 

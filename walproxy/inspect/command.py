@@ -32,6 +32,13 @@ class StatsBy(StrEnum):
     RECORD = "record"
 
 
+class Layout(StrEnum):
+    """How records are shown to people."""
+
+    TABLE = "table"
+    PG_WALDUMP = "pg_waldump"
+
+
 class InspectCommand(TyperCommand):
     """Lets ``--stats`` and ``-z`` stand alone, as pg_waldump does."""
 
@@ -79,6 +86,13 @@ def inspect(
         StatsBy | None, typer.Option("--stats", "-z", help="Totals instead of records.", case_sensitive=False)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    layout: Annotated[
+        Layout, typer.Option("--format", help="table, or the very text that pg_waldump of that major prints.")
+    ] = Layout.TABLE,
+    block_details: Annotated[
+        bool,
+        typer.Option("--bkp-details", "-b", help="In pg_waldump's text: a line for each block reference."),
+    ] = False,
     go_on: Annotated[
         bool, typer.Option("--continue", help="Read on behind damage; it is still reported.")
     ] = False,
@@ -101,7 +115,12 @@ def inspect(
         )
         if block is not None and relation is None:
             raise TargetUnusable("option --block requires option --relation")
-        _run(target, wanted, stats, timeline, as_json=as_json, go_on=go_on)
+        write: Render | None = None
+        if as_json:
+            write = _write_json
+        elif layout is Layout.PG_WALDUMP:
+            write = _text_writer(block_details=block_details)
+        _run(target, wanted, stats, timeline, write=write, go_on=go_on)
     except WalproxyError as error:
         sys.stdout.flush()
         typer.echo(f"walproxy inspect: {error}", err=True)
@@ -109,20 +128,25 @@ def inspect(
 
 
 def _run(
-    target: str, wanted: Wanted, stats: StatsBy | None, timeline: int | None, *, as_json: bool, go_on: bool
+    target: str,
+    wanted: Wanted,
+    stats: StatsBy | None,
+    timeline: int | None,
+    *,
+    write: Render | None,
+    go_on: bool,
 ) -> None:
+    """``write``: how records are written; None: as a table."""
     console = Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else 200)
     if stats is not None:
         reading = _read(target, wanted, _count, timeline, go_on=go_on)
-        if as_json:
+        if write is _write_json:
             for row in stats_rows(reading, by_record=stats is StatsBy.RECORD):
                 typer.echo(json.dumps(row))
         else:
             print_stats(console, reading, by_record=stats is StatsBy.RECORD)
-    elif as_json:
-        reading = _read(target, wanted, _write_json, timeline, go_on=go_on)
     else:
-        reading = _read(target, wanted, _table_writer(console), timeline, go_on=go_on)
+        reading = _read(target, wanted, write or _table_writer(console), timeline, go_on=go_on)
     sys.stdout.flush()
     if reading.end_of_wal is not None:
         typer.echo(f"walproxy inspect: end of wal: {reading.end_of_wal}", err=True)
@@ -147,6 +171,13 @@ def _count(inspector: WalInspector, wal: bytes, last: bool) -> None:
 
 def _write_json(inspector: WalInspector, wal: bytes, last: bool) -> None:
     sys.stdout.buffer.write(inspector.json(wal, last=last))
+
+
+def _text_writer(*, block_details: bool) -> Render:
+    def write(inspector: WalInspector, wal: bytes, last: bool) -> None:
+        sys.stdout.buffer.write(inspector.waldump(wal, last=last, block_details=block_details))
+
+    return write
 
 
 def _table_writer(console: Console) -> Render:

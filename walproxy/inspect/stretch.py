@@ -9,7 +9,7 @@ from walproxy.inspect.errors import TargetUnusable, WalDamaged
 from walproxy.inspect.segment import PAGE_SIZE, Segment, open_segment, parse_name
 from walproxy.wire.lsn import Lsn
 
-PIECE_BYTES: Final = 4 << 20
+PIECE_BYTES: Final = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from walcore._native import WalInspector
+from walproxy.inspect.zone import local_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,4 +35,5 @@ class Wanted:
             from_lsn=self.start_lsn or 0,
             until_lsn=self.end_lsn,
             limit=None if self.limit is None else max(self.limit - shown, 0),
+            zone=local_steps(),
         )

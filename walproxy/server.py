@@ -230,6 +230,7 @@ class Service(Handler):
                 }
                 for slot in self._slots.all()
             ],
+            "wal_segment_size_bytes": cluster.segment_size if (cluster := self._node.cluster) else None,
             "hot_standby_feedback": asdict(self.feedback()),
             **self._observer.status(),
         }

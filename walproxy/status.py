@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -14,33 +14,26 @@ from rich.text import Text
 from walproxy import check
 from walproxy.config import Settings, load_settings
 from walproxy.errors import ConfigInvalid
+from walproxy.group import NEARLY_FULL, Seen, Verdict, is_full, judge, primary_lag_bytes
 from walproxy.wire.errors import ConnectFailed, SqlError
 from walproxy.wire.libpq import CopyBoth
 from walproxy.wire.lsn import parse_lsn
 
 _TIMEOUT_S: Final = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One node: its status, or why there is none."""
-
-    name: str
-    status: dict[str, Any] | None
-    error: str = ""
+_NOT_ASKED: Final = "primary not asked: whether its commits wait for the group is not known; give --config"
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What was seen, and what is wrong with it."""
+    """What was seen, and what is wrong with it. ``primary`` is None if it was not asked."""
 
     nodes: list[Seen]
-    primary: list[check.Finding]
-    complaints: list[str] = field(default_factory=list)
+    primary: list[check.Finding] | None
+    verdict: Verdict
 
     @property
     def is_red(self) -> bool:
-        return bool(self.complaints) or check.is_red(self.primary)
+        return bool(self.verdict.complaints) or check.is_red(self.primary or [])
 
 
 async def ask_node(name: str, conninfo: str) -> Seen:
@@ -64,32 +57,14 @@ async def overview(nodes: dict[str, str], settings: Settings | None) -> Overview
     """Ask all nodes, and the primary if the settings say where it is."""
     asking = [ask_node(name, conninfo) for name, conninfo in nodes.items()]
     seen = list(await asyncio.gather(*asking))
-    primary: list[check.Finding] = []
+    primary: list[check.Finding] | None = None
     if settings is not None:
         primary = await check.check_primary(
             settings.primary_conninfo,
             application_name=settings.application_name,
             slot_name=settings.slot_name,
         )
-    return Overview(seen, primary, complaints(seen))
-
-
-def complaints(seen: list[Seen]) -> list[str]:
-    """What is wrong with the group as a whole, as far as the nodes say."""
-    alive = [node.status for node in seen if node.status is not None]
-    found = [f"{node.name} does not answer: {node.error}" for node in seen if node.status is None]
-    members = {str(name) for status in alive for name in status["members"]}
-    if members and len(alive) * 2 <= len(members) and len(seen) >= len(members):
-        found.append(f"no quorum: {len(alive)} of {len(members)} nodes answer; commits wait")
-    if alive and not any(status["role"] == "proposer" for status in alive) and len(seen) >= len(members):
-        found.append("no node proposes: commits wait until one is elected and reaches the primary")
-    if len({status["system_id"] for status in alive if status["system_id"]}) > 1:
-        found.append("the nodes hold WAL of different clusters")
-    for status in alive:
-        upstream = status["upstream"]
-        if status["role"] == "proposer" and upstream["state"] != "streaming":
-            found.append(f"{status['name']} has no stream from the primary: {upstream['error']}")
-    return found
+    return Overview(seen, primary, judge(seen))
 
 
 # --- showing ----------------------------------------------------------------------------------------------
@@ -98,11 +73,19 @@ def complaints(seen: list[Seen]) -> list[str]:
 def as_json(view: Overview) -> dict[str, Any]:
     return {
         "is_red": view.is_red,
-        "complaints": view.complaints,
+        "complaints": view.verdict.complaints,
+        "warnings": view.verdict.warnings,
         "nodes": [
-            {"name": node.name, "error": node.error or None, "status": node.status} for node in view.nodes
+            {
+                "name": node.name,
+                "error": node.error or None,
+                "primary_lag_bytes": primary_lag_bytes(node.status) if node.status else None,
+                "status": node.status,
+            }
+            for node in view.nodes
         ],
-        "primary": check.as_json(view.primary) if view.primary else None,
+        "is_primary_asked": view.primary is not None,
+        "primary": None if view.primary is None else check.as_json(view.primary),
     }
 
 
@@ -118,23 +101,29 @@ def as_tables(view: Overview) -> RenderableType:
     newest = max(alive, key=lambda status: parse_lsn(status["commit_lsn"]), default=None)
     if newest is not None:
         parts.append(_wal_line(newest))
-    if view.primary:
+    if view.primary is None:
+        parts.append(Text(_NOT_ASKED, style="yellow"))
+    else:
         parts.append(check.as_table(view.primary))
-    parts += [Text(f"red: {complaint}", style="red") for complaint in view.complaints]
+    parts += [Text(f"warning: {warning}", style="yellow") for warning in view.verdict.warnings]
+    parts += [Text(f"red: {complaint}", style="red") for complaint in view.verdict.complaints]
     return Group(*parts)
 
 
 def _nodes_table(nodes: list[Seen]) -> Table:
     table = Table(title="Nodes", title_justify="left")
-    for column in ("node", "role", "term", "tli", "flush", "commit", "behind", "WAL", "upstream"):
-        table.add_column(column, justify="right" if column in {"term", "tli", "behind", "WAL"} else "left")
+    for column in ("node", "role", "term", "tli", "flush", "commit"):
+        table.add_column(column, justify="right" if column in {"term", "tli"} else "left")
+    for column in ("behind", "primary ahead", "WAL", "refused"):
+        table.add_column(column, justify="right")
+    table.add_column("upstream")
     ends = [parse_lsn(node.status["flush_lsn"]) for node in nodes if node.status]
     for node in nodes:
         status = node.status
         if status is None:
-            table.add_row(node.name, "[red]no answer[/red]", *[""] * 6, node.error)
+            table.add_row(node.name, "[red]no answer[/red]", *[""] * 8, Text(node.error))
             continue
-        upstream = status["upstream"]
+        upstream, lag = status["upstream"], primary_lag_bytes(status)
         table.add_row(
             node.name,
             status["role"],
@@ -143,10 +132,18 @@ def _nodes_table(nodes: list[Seen]) -> Table:
             status["flush_lsn"],
             status["commit_lsn"],
             _size(max(ends) - parse_lsn(status["flush_lsn"])),
-            _size(status["wal_size_bytes"]),
-            f"{upstream['state']} {upstream['error']}".strip(),
+            "" if lag is None else _size(lag),
+            _wal_cell(status),
+            str(sum(status["refused_messages"].values()) or ""),
+            Text(f"{upstream['state']} {upstream['error']}".strip()),
         )
     return table
+
+
+def _wal_cell(status: dict[str, Any]) -> Text:
+    size, size_max = status["wal_size_bytes"], status["wal_size_bytes_max"]
+    style = "red" if is_full(status) else "yellow" if size >= NEARLY_FULL * size_max else ""
+    return Text(f"{_size(size)} of {_size(size_max)}", style=style)
 
 
 def _downstreams_table(rows: list[tuple[str, dict[str, Any]]]) -> Table:
@@ -179,7 +176,7 @@ def _slots_table(rows: list[tuple[str, dict[str, Any]]]) -> Table:
 
 def _wal_line(status: dict[str, Any]) -> Text:
     state = status["full_page_writes"]
-    shown = "not known yet"
+    shown = "not known yet (until the primary's next checkpoint)"
     if state is not None:
         shown = f"{'on' if state['is_on'] else 'off'} since {state['since_lsn']}"
     share = status["recent_wal"]["fpi_share"]
@@ -203,7 +200,12 @@ def command(
     node: Annotated[list[str] | None, typer.Option(help="libpq connection string of a node; repeat.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Show the nodes, their consumers, and the primary's own view. Exit code 2 if commits are not safe."""
+    """Show the nodes, their consumers, and the primary's own view.
+
+    Exit code 0: commits go on and wait for the group, perhaps with warnings, as when one of three nodes is down.
+    2: they are not safe, or cannot be shown to be, or a member is refused. With --node the primary is not asked,
+    and the code speaks of these nodes alone.
+    """
     if node:
         settings = None
         nodes = dict(zip(node, node, strict=True))

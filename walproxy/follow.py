@@ -8,6 +8,7 @@ from typing import Final, Protocol
 import structlog
 
 from walproxy.errors import PrimaryUnreachable, SlotActive, WalRemoved
+from walproxy.feedback import FeedbackForwarder
 from walproxy.ports import PrimaryWal, Upstream, WalStore
 from walproxy.quorum.errors import MessageRefused, PrimaryRefused
 from walproxy.quorum.primary import Overlap, StreamPlan
@@ -172,9 +173,11 @@ class PrimaryFollower:
         term = self._replica.proposer.term
         _log.info("streaming from the primary", start_lsn=str(plan.start_lsn), tli=plan.tli, term=term)
         self.report()
+        feedback = FeedbackForwarder(upstream, asyncio.get_running_loop().time())
 
         def take(received: PrimaryWal) -> None:
             self.primary_end_lsn = received.primary_end_lsn
+            feedback.forward(self._replica.proposer.peers.values(), asyncio.get_running_loop().time())
             lsn, wal = overlap.check(received.start_lsn, received.wal)
             if wal:
                 self._node.take(lsn, wal)

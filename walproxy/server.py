@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from walproxy.errors import Poisoned
+from walproxy.feedback import oldest
 from walproxy.observe import Observer
 from walproxy.ports import NodeView
 from walproxy.quorum.messages import Feedback, SlotHorizon
@@ -81,12 +82,7 @@ class Service(Handler):
     def feedback(self) -> Feedback:
         """The oldest of all consumers, connected or with a slot."""
         known = [sender.feedback for sender in self._senders.values() if sender.slot is None]
-        known += [slot.feedback for slot in self._slots.all()]
-        xmin = min(((f.xmin_epoch, f.xmin) for f in known if f.xmin), default=(0, 0))
-        catalog = min(
-            ((f.catalog_xmin_epoch, f.catalog_xmin) for f in known if f.catalog_xmin), default=(0, 0)
-        )
-        return Feedback(xmin[1], xmin[0], catalog[1], catalog[0])
+        return oldest(known + [slot.feedback for slot in self._slots.all()])
 
     # --- Handler ------------------------------------------------------------------------------------------
 

@@ -102,6 +102,8 @@ def test_a_stock_standby_follows_a_node(one: Stack, folder: Path, watched: list[
             lambda: node.status()["downstreams"][0]["lag_bytes"] == 0, what="the standby reports all flushed"
         )
         until(lambda: node.status()["hot_standby_feedback"]["xmin"] > 0, what="its feedback is remembered")
+        held = "select xmin is not null from pg_replication_slots where slot_name = 'walproxy'"
+        until(lambda: one.primary.value(held), what="its feedback reaches the primary")
         assert standby.value("select sender_port from pg_stat_wal_receiver") == node.port
         assert standby.value("select status from pg_stat_wal_receiver") == "streaming"
     finally:

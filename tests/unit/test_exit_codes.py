@@ -3,9 +3,18 @@
 import importlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
+import structlog
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """The programs set where logs go; here that is a stream of one test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(params=["walproxy", "pageserver"])

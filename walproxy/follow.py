@@ -11,6 +11,7 @@ from walproxy.errors import PrimaryUnreachable, SlotActive, WalRemoved
 from walproxy.feedback import FeedbackForwarder
 from walproxy.ports import PrimaryWal, Upstream, WalStore
 from walproxy.quorum.errors import MessageRefused, PrimaryRefused
+from walproxy.quorum.messages import WAL_BYTES_MAX
 from walproxy.quorum.primary import Overlap, StreamPlan
 from walproxy.quorum.replica import Replica
 from walproxy.wire.lsn import INVALID_LSN, Lsn
@@ -78,6 +79,8 @@ class PrimaryFollower:
         self._wish: tuple[bool, int] | None = None
         self._wish_changed = asyncio.Event()
         self._reported_lsn = INVALID_LSN
+        # The primary had no WAL from before the end of our log, which lies on a segment boundary then.
+        self._lacks_overlap_lsn = INVALID_LSN
 
     def notice(self) -> None:
         """The core may want something else than before."""
@@ -166,6 +169,7 @@ class PrimaryFollower:
     async def _stream_timeline(self, upstream: Upstream, plan: StreamPlan) -> StreamPlan:
         """Until the primary leaves this timeline; gives how to go on."""
         await self._node.written(plan.proven_lsn)
+        await self._room()
         overlap = await self._start(upstream, plan)
         self._upstream = upstream
         self._reported_lsn = INVALID_LSN
@@ -184,16 +188,31 @@ class PrimaryFollower:
                 if not self._node.has_room:
                     self._node.pause_until_room(upstream)
 
-        ended = await upstream.pump(take)
+        try:
+            ended = await upstream.pump(take)
+        except WalRemoved:
+            # The slot need not hold what lies before the end of our log: next time, do without.
+            self._lacks_overlap_lsn = plan.proven_lsn
+            raise
         self._upstream = None
         history = await upstream.history(ended.next_tli)
         following = self._replica.proposer.on_timeline(ended.next_tli, ended.switch_lsn, history)
         self._node.settle()
         return following
 
+    async def _room(self) -> None:
+        """Wait until the log can take a good piece of WAL: our disk is given only so much."""
+        acceptor = self._replica.acceptor
+        while (end := acceptor.room_end_lsn) is not None and end - acceptor.write_lsn < WAL_BYTES_MAX:
+            why = "let the consumer that holds it go on, drop its slot, or raise max_wal_size_bytes"
+            if self.state != "no room":
+                _log.warning("no room for more wal", room_end_lsn=str(end), what_to_do=why)
+            self.state, self.error = "no room", f"the log is full: {why}"
+            await asyncio.sleep(_RETRY_MAX_S)
+
     async def _start(self, upstream: Upstream, plan: StreamPlan) -> Overlap:
         """Begin to stream a little before the end of our log."""
-        if plan.start_lsn < plan.proven_lsn:
+        if plan.start_lsn < plan.proven_lsn != self._lacks_overlap_lsn:
             ours = self._store.read(plan.start_lsn, plan.proven_lsn - plan.start_lsn)
             try:
                 await upstream.start(plan.start_lsn, plan.tli)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -12,10 +12,7 @@ import structlog
 
 from walproxy import peers
 from walproxy.config import Settings
-from walproxy.errors import (
-    NotReady,
-    WalproxyError,
-)
+from walproxy.errors import NotReady, WalproxyError, WalRemoved
 from walproxy.follow import Pausable, PrimaryFollower
 from walproxy.opening import open_log
 from walproxy.ports import (
@@ -93,6 +90,9 @@ class Node:
         )
         self._role = ""
         self._removed_s = 0.0
+        self._is_removing = False
+        self._has_failed = False
+        acceptor.room_end_lsn = store.room_end_lsn
 
     # --- life ------------------------------------------------------------------------------------------
 
@@ -123,7 +123,7 @@ class Node:
         self._role = "stopped"
         if not self._failed.done():
             self._failed.cancel()
-            while self._replica.has_disk_work_out:
+            while self._replica.has_disk_work_out and not self._has_failed:
                 await self._next_work_done()
             await self._loop.run_in_executor(self._disk, self._save_all)
         self._disk.shutdown(wait=True)
@@ -151,10 +151,10 @@ class Node:
                 break
             if not ready.disk.touches_disk:
                 self._finish(ready.disk)
-            elif self._is_disk_fast and not ready.disk.control:
+            elif self._is_disk_fast and not ready.disk.control and not self._is_removing:
                 try:
                     self._work(ready.disk)
-                except WalproxyError as error:
+                except (WalproxyError, OSError) as error:
                     self._fail_with(error)
                     return
                 self._finish(ready.disk)
@@ -186,16 +186,28 @@ class Node:
 
     def _fail_with(self, error: BaseException) -> None:
         """Nothing is answered from now on, and the process ends."""
+        self._has_failed = True
         if not self._failed.done():
             self._failed.set_exception(error)
+        self._work_done.set()
 
     def _worked(self, work: DiskWork, done: asyncio.Future[None]) -> None:
         error = done.exception()
         if error is not None:
             self._fail_with(error)
             return
-        self._finish(work)
-        self.settle()
+        with self._failing():
+            self._finish(work)
+            self.settle()
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        """For what the event loop calls: an error there ends the node, it does not just stop its clock."""
+        try:
+            yield
+        except BaseException as error:
+            self._fail_with(error)
+            raise
 
     def _finish(self, work: DiskWork) -> None:
         """All the work promised is durable: now say so."""
@@ -217,9 +229,11 @@ class Node:
             return
         if isinstance(request, WalRange):
             append = request.with_wal(b"")
-            wal = (
-                self._wal(request.start_lsn, request.end_lsn) if request.end_lsn > request.start_lsn else b""
-            )
+            try:
+                wal = self._wal(request.start_lsn, request.end_lsn)
+            except WalRemoved as error:
+                self._replica.proposer.on_wal_removed(peer, str(error))
+                return
             self._send(stream, append_prefix(append) + wal)
         else:
             self._send(stream, encode(request))
@@ -231,7 +245,9 @@ class Node:
             stream.send(data)
 
     def _wal(self, start_lsn: Lsn, end_lsn: Lsn) -> bytes:
-        """Our own log, the part that is not on disk yet included."""
+        """Our own log, the part that is not on disk yet included. Raises WalRemoved."""
+        if start_lsn == end_lsn:
+            return b""
         recent = self._recent.get(start_lsn, end_lsn)
         return self._store.read(start_lsn, end_lsn - start_lsn) if recent is None else recent
 
@@ -258,26 +274,31 @@ class Node:
     def _tick(self) -> None:
         self._timer = None
         now_s = self._loop.time()
-        if self._downstreams is not None:
-            self._replica.acceptor.on_downstreams(self._downstreams.feedback(), self._downstreams.slots())
-        self._replica.tick(now_s, random.random())  # noqa: S311
-        self._maybe_remove(now_s)
-        self.settle()
+        acceptor = self._replica.acceptor
+        with self._failing():
+            if self._downstreams is not None:
+                acceptor.on_downstreams(self._downstreams.feedback(), self._downstreams.slots())
+            acceptor.room_end_lsn = self._store.room_end_lsn
+            self._replica.tick(now_s, random.random())  # noqa: S311
+            self._maybe_remove(now_s)
+            self.settle()
 
     def _maybe_remove(self, now_s: float) -> None:
         """Remove WAL that nobody needs. Source: docs/quorum.md rule 18."""
         cluster = self.cluster
-        if cluster is None or now_s - self._removed_s < _REMOVE_EVERY_S:
+        if cluster is None or self._is_removing or now_s - self._removed_s < _REMOVE_EVERY_S:
             return
         self._removed_s = now_s
         slots = self._downstreams.slots() if self._downstreams else ()
         acceptor = self._replica.acceptor
-        horizon = min((acceptor.horizon_lsn, acceptor.commit_lsn, *(slot.flush_lsn for slot in slots)))
+        horizon = min((acceptor.horizon_lsn, acceptor.restart_lsn, *(slot.flush_lsn for slot in slots)))
         if segment_start(horizon, cluster.segment_size) > self._store.start_lsn:
+            self._is_removing = True
             done = self._loop.run_in_executor(self._disk, self._store.remove_before, horizon)
             done.add_done_callback(self._on_removed)
 
     def _on_removed(self, done: asyncio.Future[int]) -> None:
+        self._is_removing = False
         error = done.exception()
         if error is None:
             self._replica.acceptor.on_removed(self._store.start_lsn)

@@ -66,6 +66,10 @@ class WalStore(Protocol):
     def size_bytes(self) -> int:
         """Space the segment files take."""
 
+    @property
+    def room_end_lsn(self) -> Lsn:
+        """`write` beyond here raises WalFull. Moves up when segments are removed."""
+
     def create(self, start_lsn: Lsn, *, tli: int, cluster: Cluster) -> None:
         """Begin an empty log at a segment start, on the ruins of any other. Durable when it returns.
 

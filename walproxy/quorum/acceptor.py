@@ -99,6 +99,10 @@ class Acceptor:
         self.write_lsn = self.record_end_lsn = self.durable_flush_lsn = record_end_lsn
         self.commit_lsn = state.commit_lsn
         self.horizon_lsn = state.horizon_lsn
+        # A restart looks for the end of the log from there on: WAL from its segment on must stay.
+        self.restart_lsn = state.commit_lsn
+        # Set by the driver: WAL that ends beyond it does not fit our disk.
+        self.room_end_lsn: Lsn | None = None
         self.leader = ""
         self.leader_heard_s = _NEVER_S
         self.feedback = Feedback()
@@ -338,6 +342,7 @@ class Acceptor:
                 "append is not at the end of the log", peer=peer, start=message.start_lsn, ours=self.write_lsn
             )
         if message.wal:
+            self._check_room(peer, message)
             self._take(peer, message)
         self.leader, self.leader_heard_s = peer, now_s
         self._commit_known_lsn = max(self._commit_known_lsn, message.commit_lsn)
@@ -347,6 +352,16 @@ class Acceptor:
         if message.wal or now_s - self._answered_s >= self._leader_timeout_s / 10:
             self._answered_s = now_s
             self._owes_append_reply[peer] = None
+
+    def _check_room(self, peer: str, message: Append) -> None:
+        """Source: docs/quorum.md rule 18."""
+        room_end = self.room_end_lsn
+        if room_end is not None and message.start_lsn + len(message.wal) > room_end:
+            raise MessageRefused(
+                "log is full: let the consumer that holds it go on, drop its slot, or raise max_wal_size_bytes",
+                peer=peer,
+                room_end=room_end,
+            )
 
     def _take(self, peer: str, message: Append) -> None:
         scanner, self._scanner = self._scanner, None
@@ -442,6 +457,8 @@ class Acceptor:
 
     def on_done(self, work: DiskWork) -> bool:
         """All of `work` is durable. Gives True if the commit LSN moved."""
+        if work.control:
+            self.restart_lsn = work.control.commit_lsn
         begins_anew, cut = self._new_log is not None, self._cut_to_lsn
         if not begins_anew:
             self.durable_flush_lsn = work.flush_lsn if cut is None else min(work.flush_lsn, cut)

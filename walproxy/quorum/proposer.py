@@ -134,7 +134,7 @@ class Proposer:
         self._stand_s = now_s + (0.0 if is_alone else timing.election_timeout_s * (0.3 + 0.7 * draw))
         self._quorum_s = now_s
         self._commit_due_s: float | None = None
-        self._horizon_lsn = log.horizon_lsn
+        self.told_horizon_lsn = log.horizon_lsn
         self._outbox: list[tuple[str, Message | WalRange]] = []
 
     @property
@@ -198,7 +198,7 @@ class Proposer:
             self.step_aside(now_s, draw)
             return
         # It may lag: it costs a little disk, and counting it anew for each Append costs time.
-        self._horizon_lsn = self.horizon_lsn()
+        self.told_horizon_lsn = self.horizon_lsn()
         is_commit_due = self._commit_due_s is not None and now_s >= self._commit_due_s
         for name, peer in self.peers.items():
             is_silent = now_s - peer.sent_s >= self._timing.heartbeat_interval_s
@@ -285,7 +285,7 @@ class Proposer:
         self.term_history = history.up_to(start).with_entry(self.term, tli, start)
         self._quorum_s = now_s
         self._commit_due_s = None
-        self._horizon_lsn = log.horizon_lsn
+        self.told_horizon_lsn = log.horizon_lsn
         for peer in self.peers.values():
             peer.is_streaming, peer.flush_lsn = False, INVALID_LSN
         self._greet_elected(self.name, now_s)
@@ -330,6 +330,11 @@ class Proposer:
         peer.is_connected = peer.is_streaming = False
         peer.greeting = None
 
+    def on_wal_removed(self, name: str, why: str) -> None:
+        """WAL that a member needs is no longer on our disk: it cannot follow us."""
+        peer = self.peer(name)
+        peer.is_streaming, peer.refused = False, why
+
     def on_greeting(self, name: str, message: Greeting, now_s: float) -> None:
         """A member says where its log stands: vote, or follow. Raises IdentityRefused."""
         self._log.check_identity(name, message)
@@ -361,6 +366,8 @@ class Proposer:
         self._outbox.append((name, self._elected(start)))
         if name == self.name:
             return
+        # What it holds beyond there is not of this log, and will be cut.
+        peer.held_lsn = min(peer.held_lsn, start)
         for tli, content in sorted(self._histories().items()):
             self._outbox.append((name, HistoryFile(self._log.generation, self.term, tli, content)))
         peer.is_streaming, peer.refused = True, ""
@@ -483,7 +490,7 @@ class Proposer:
     def append(self, start_lsn: Lsn, wal: bytes) -> Append:
         """New WAL from the primary, as a message to our own log, which takes it before any other."""
         return Append(
-            self._log.generation, self.term, start_lsn, self.known_commit_lsn, self._horizon_lsn, wal
+            self._log.generation, self.term, start_lsn, self.known_commit_lsn, self.told_horizon_lsn, wal
         )
 
     def on_bad_wal(self, now_s: float) -> None:
@@ -516,7 +523,8 @@ class Proposer:
         needed = [self.peer(name).held_lsn for name in self.others]
         needed += [self._log.commit_lsn]
         furthest: dict[str, Lsn] = {}
-        for slots in (self._log.slots, *(peer.slots for peer in self.peers.values())):
+        # Of ourselves, what is so now: our own last reply may be old.
+        for slots in (self._log.slots, *(self.peer(name).slots for name in self.others)):
             for slot in slots:
                 # One consumer may have left its slot on several members.
                 furthest[slot.name] = max(furthest.get(slot.name, INVALID_LSN), slot.flush_lsn)
@@ -529,7 +537,7 @@ class Proposer:
             start_lsn=peer.next_lsn,
             end_lsn=end_lsn,
             commit_lsn=self.known_commit_lsn,
-            horizon_lsn=self._horizon_lsn,
+            horizon_lsn=self.told_horizon_lsn,
         )
         self._outbox.append((name, wal))
         peer.next_lsn, peer.sent_s, peer.sent_commit_lsn = end_lsn, now_s, wal.commit_lsn

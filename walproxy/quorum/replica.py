@@ -137,6 +137,9 @@ class Replica:
 
     def tick(self, now_s: float, draw: float) -> None:
         self.proposer.tick(now_s, draw)
+        if self.is_proposing:
+            # The others learn it from heartbeats; our own half must, too, when no WAL comes.
+            self.acceptor.horizon_lsn = self.proposer.told_horizon_lsn
         self._notice_leader(now_s)
 
     # --- what goes out ---------------------------------------------------------------------------------

@@ -131,8 +131,9 @@ class SegmentDirectory:
     def sync_names(self) -> None:
         """Make new and changed names durable."""
         if self._has_new_names:
-            sync_directory(self.path)
+            # Cleared first: a name that changes while we sync has to wait for the next one.
             self._has_new_names = False
+            sync_directory(self.path)
 
 
 def write_all(fd: int, data: memoryview, offset: int) -> None:

@@ -63,6 +63,15 @@ class SegmentStore:
     def size_bytes(self) -> int:
         return 0 if self._files is None else self._files.size_bytes
 
+    @property
+    def room_end_lsn(self) -> Lsn:
+        """WAL that ends beyond here does not fit `size_bytes_max`. Moves up when segments are removed."""
+        if self._files is None:
+            return Lsn(self._size_bytes_max)
+        size, held = self._files.segment_size, self._files.ids()
+        end_lsn = held[-1].start_lsn + size if held else self._start_lsn
+        return Lsn(end_lsn + max(0, self._size_bytes_max // size - len(held) - 1) * size)
+
     # --- the beginning and the end ------------------------------------------------------------------------
 
     def create(self, start_lsn: Lsn, *, tli: int, cluster: Cluster) -> None:
@@ -262,7 +271,7 @@ class SegmentStore:
             os.close(fd)
         is_new = segment not in files.partial and segment not in files.complete
         if is_new:
-            # This file, and the one that is made ahead while it fills.
+            # This file, and the one that is made ahead while it fills. `room_end_lsn` says the same.
             wanted = (len(files.ids()) + 2) * files.segment_size
             if wanted > self._size_bytes_max:
                 raise WalFull(

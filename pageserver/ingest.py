@@ -36,6 +36,7 @@ _BEHIND_AFTER_S: Final = 5.0
 """Without new WAL for so long, the others are asked whether they have more."""
 _OVERFULL: Final = 2.0
 """The open layer may grow so far over its limit while another is written. Then ingest waits."""
+_LET_GO_EVERY_S: Final = 15.0
 _RETRY_MAX_S: Final = 2.0
 
 
@@ -122,6 +123,8 @@ class WalReceiver:
         await nodes.ensure_slot(connection, self._slot_name)
         restart = timeline.restart_stream
         start_lsn = await asyncio.get_running_loop().run_in_executor(self._append_thread, restart)
+        # The last stream may have ended while its last bytes were on their way into the timeline.
+        timeline.wake_waiters()
         if identity.end_lsn < start_lsn:
             raise WalMissing("the node is behind us", node_lsn=identity.end_lsn, needed_lsn=start_lsn)
         try:
@@ -158,6 +161,25 @@ class WalReceiver:
                 raise StreamBroken(
                     "another node has more wal", node=nodes.shown(conninfo), lsn=identity.end_lsn
                 )
+
+    async def let_go_elsewhere(self) -> None:
+        """Drop our slot on the nodes that we do not stream from: it would hold their WAL for ever.
+
+        The group keeps what the slot we use needs, on every node; so we can come back without one.
+        """
+        for step in range(1, len(self._conninfos)):
+            conninfo = self._conninfos[(self._at + step) % len(self._conninfos)]
+            try:
+                connection = await nodes.connect(conninfo)
+            except StreamBroken:
+                continue  # When it is back.
+            try:
+                check_identity(await nodes.identify(connection), self._timeline)
+                await nodes.drop_slot(connection, self._slot_name)
+            except StreamBroken:
+                continue
+            finally:
+                connection.close()
 
     async def append(self, wal: bytes) -> None:
         """Give the timeline the next bytes, and see to it that full layers are written."""
@@ -198,7 +220,7 @@ class _Stream:
         self._has_room = asyncio.Event()
         self._appended = asyncio.Event()
         self._report_due = asyncio.Event()
-        self._heard_s = self._got_wal_s = time.monotonic()
+        self._heard_s = self._got_wal_s = self._let_go_s = time.monotonic()
 
     async def receive(self) -> None:
         """Take messages off the wire."""
@@ -283,6 +305,9 @@ class _Stream:
             if now_s - self._got_wal_s > _BEHIND_AFTER_S:
                 self._got_wal_s = now_s
                 await self._receiver.look_for_more(self._next_lsn)
+            if now_s - self._let_go_s > _LET_GO_EVERY_S:
+                self._let_go_s = now_s
+                await self._receiver.let_go_elsewhere()
 
     async def _send_status(self, *, reply_requested: bool) -> None:
         timeline = self._timeline

@@ -79,3 +79,13 @@ async def ensure_slot(connection: CopyBoth, slot_name: str) -> Lsn:
         raise StreamBroken(
             "a walproxy node gives no replication slot", slot=slot_name, reason=error
         ) from error
+
+
+async def drop_slot(connection: CopyBoth, slot_name: str) -> None:
+    """Drop a slot, if it is there. Raises StreamBroken: it is in use, or the node does not answer."""
+    try:
+        rows = await connection.query(f"READ_REPLICATION_SLOT {slot_name}")
+        if rows and rows[0][0] is not None:
+            await connection.query(f"DROP_REPLICATION_SLOT {slot_name}")
+    except (ConnectFailed, SqlError) as error:
+        raise StreamBroken("a walproxy node keeps our slot", slot=slot_name, reason=error) from error

@@ -80,3 +80,21 @@ def test_a_full_group_stops_commits_and_goes_on_when_there_is_room(new_stack: Ne
             connection.execute(b"DROP_REPLICATION_SLOT holds")
     load.join(timeout=60)
     assert not load.is_alive()
+
+
+@pytest.mark.slow
+def test_a_pageserver_that_moved_lets_go_of_the_node_it_left(stack: Stack) -> None:
+    def holders() -> list[str]:
+        return [
+            node.name
+            for node in stack.nodes
+            if node.alive and "pageserver" in [slot["name"] for slot in node.status()["slots"]]
+        ]
+
+    (left,) = (node for node in stack.nodes if node.name in holders())
+    left.kill()
+    until(lambda: len(holders()) == 1, what="the pageserver moved", deadline_s=60, ignoring=NOT_YET)
+    left.start()
+    left.ready()
+
+    until(lambda: holders() and left.name not in holders(), what="it let go", deadline_s=60, ignoring=NOT_YET)

@@ -556,3 +556,33 @@ def test_the_membership_of_a_higher_generation_is_taken_over_rule_19() -> None:
 
     assert finish(acceptor).control is not None
     assert acceptor.state.membership == joint
+
+
+def test_wal_that_does_not_fit_the_disk_is_refused_and_room_is_taken_again_rule_18() -> None:
+    acceptor = with_log()
+    acceptor.on_elected("b", elected(2, START, FIRST.with_entry(2, 1, START)), 0.0)
+    finish(acceptor)
+    wal = wal_at(START)
+    acceptor.room_end_lsn = Lsn(START + len(wal) - 1)
+
+    with pytest.raises(MessageRefused, match="full"):
+        acceptor.on_append("b", append(2, START, wal), 0.0)
+    assert acceptor.write_lsn == START
+
+    acceptor.room_end_lsn = Lsn(START + len(wal))
+    acceptor.on_append("b", append(2, START, wal), 0.0)
+    assert finish(acceptor).flush_lsn == START + len(wal)
+
+
+def test_a_restart_reads_from_the_commit_lsn_that_is_on_disk_rule_24() -> None:
+    acceptor = with_log(commit=START)
+    acceptor.on_elected("b", elected(2, START, FIRST.with_entry(2, 1, START)), 0.0)
+    finish(acceptor)
+    wal = wal_at(START)
+    acceptor.on_append("b", append(2, START, wal), 0.0)
+    finish(acceptor)
+
+    acceptor.on_commit(Lsn(START + len(wal)))
+
+    assert acceptor.commit_lsn == START + len(wal)
+    assert acceptor.restart_lsn == START

@@ -12,6 +12,7 @@ from walproxy.quorum.messages import (
     Append,
     AppendReply,
     Elected,
+    Feedback,
     Greeting,
     HistoryFile,
     SlotHorizon,
@@ -431,6 +432,33 @@ def test_a_consumer_that_moved_to_another_node_counts_where_it_is_furthest_rule_
     leader.on_append_reply("c", reply(END, SlotHorizon("pageserver", Lsn(END))), 1.0)
 
     assert leader.horizon_lsn() == END
+
+
+def test_an_own_slot_that_is_gone_holds_nothing_rule_18() -> None:
+    group = trio()
+    group.elect("a")
+    log = group["a"].acceptor
+    log.on_downstreams(Feedback(), (SlotHorizon("standby", Lsn(START + 1)),))
+    group.write("a", WAL)
+    assert group["a"].proposer.horizon_lsn() == START + 1
+
+    log.on_downstreams(Feedback(), ())
+
+    assert group["a"].proposer.horizon_lsn() == END
+
+
+def test_what_a_member_holds_beyond_our_log_does_not_count_rule_18() -> None:
+    group = trio()
+    group.elect("a")
+    group.write("a", WAL)
+    leader = group["a"].proposer
+    leader.peer("b").held_lsn = Lsn(END + 999)
+
+    leader.on_disconnected("b")
+    leader.on_connected("b", 1.0)
+    leader.on_greeting("b", group["b"].acceptor.greeting(), 1.0)
+
+    assert leader.peer("b").held_lsn <= END
 
 
 def test_a_member_that_was_never_heard_from_holds_everything_rule_18() -> None:

@@ -1,7 +1,8 @@
 """Private stock PostgreSQL servers, one test run per major.
 
 A test that takes ``major``, ``bindir``, ``new_server`` or ``pg`` runs once for each major of ``--pg-majors``;
-the marker ``pg(15, 18)`` narrows that and ``pg_features("lz4")`` asks for a build that has more.
+the marker ``pg(15, 18)`` narrows that, ``pg_every`` widens it to all supported ones unless some were named, and
+``pg_features("lz4")`` asks for a build that has more.
 """
 
 import os
@@ -18,6 +19,8 @@ from tools.process import Process
 from tools.server import Server, Setting
 
 MAJORS = pytest.StashKey[tuple[int, ...]]()
+EVERY = pytest.StashKey[tuple[int, ...]]()
+SUPPORTED = (15, 16, 17, 18)
 
 NewServer = Callable[..., Server]
 
@@ -37,6 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
     else:
         majors = (postgres.default_major(),) if os.environ.get("PG_BIN") else (15, 18)
     config.stash[MAJORS] = majors
+    config.stash[EVERY] = majors if named or os.environ.get("PG_BIN") else SUPPORTED
+    config.addinivalue_line("markers", "pg_every: with every supported PostgreSQL major")
     config.addinivalue_line("markers", "pg(*majors): only with these of the chosen PostgreSQL majors")
     config.addinivalue_line("markers", "pg_features(*names): a build with lz4, zstd, ssl or pageinspect")
 
@@ -59,7 +64,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "major" not in metafunc.fixturenames:
         return
-    majors = metafunc.config.stash[MAJORS]
+    wants_every = metafunc.definition.get_closest_marker("pg_every") is not None
+    majors = metafunc.config.stash[EVERY if wants_every else MAJORS]
     for marker in metafunc.definition.iter_markers("pg"):
         majors = tuple(major for major in majors if major in marker.args)
     metafunc.parametrize("major", majors, ids=[f"pg{major}" for major in majors], scope="session")

@@ -276,8 +276,7 @@ class Node:
         now_s = self._loop.time()
         acceptor = self._replica.acceptor
         with self._failing():
-            if self._downstreams is not None:
-                acceptor.on_downstreams(self._downstreams.feedback(), self._downstreams.slots())
+            self._note_downstreams()
             acceptor.room_end_lsn = self._store.room_end_lsn
             self._replica.tick(now_s, random.random())  # noqa: S311
             self._maybe_remove(now_s)
@@ -369,6 +368,12 @@ class Node:
     def attach(self, downstreams: Downstreams) -> None:
         """Whose slots and feedback count."""
         self._downstreams = downstreams
+        self._note_downstreams()
+
+    def _note_downstreams(self) -> None:
+        # Before the first reply leaves: a proposer that heard of no slot would let their WAL go.
+        if self._downstreams is not None:
+            self._replica.acceptor.on_downstreams(self._downstreams.feedback(), self._downstreams.slots())
 
     @property
     def role(self) -> str:
@@ -421,7 +426,8 @@ class Node:
         return self._store.read(lsn, size) if recent is None else recent
 
     def downstream_moved(self) -> None:
-        """A slot or feedback changed; the proposer hears of it with the next heartbeat."""
+        """A slot or feedback changed; the proposer hears of it with the next reply."""
+        self._note_downstreams()
 
     def status(self) -> dict[str, object]:
         """The node's own part of `SHOW walproxy.status`, ready for JSON."""

@@ -37,6 +37,9 @@ def test_what_stock_clients_write_is_the_primarys_wal(
         ledger.create()
 
         assert ledger.start(clients=4, duration_s=10).wait(deadline_s=60) == 0
+        for filler in range(3):
+            primary.query("select pg_switch_wal()")
+            primary.query(f"select pg_logical_emit_message(true, 'filler', '{filler}')")
         end, current = primary.query("select pg_switch_wal()::text, pg_walfile_name(pg_current_wal_lsn())")[0]
         wait_for_replay(standby, end)
         received = primary.folder / "received"

@@ -340,12 +340,20 @@ class World:
         node.tail_term = replica.proposer.term
         node.tail_start, node.tail = acceptor.write_lsn, bytearray()
         node.primary_start, node.primary = acceptor.write_lsn, bytearray()
-        node.primary_prev = acceptor.last_record_lsn
+        node.primary_prev = acceptor.last_record_lsn or self._last_record(node, acceptor)
         node.sent = acceptor.write_lsn
         plan = replica.proposer.on_primary(self._identity(acceptor.write_lsn), self.now_s)
         assert plan is not None
         life, term = node.life, node.tail_term
         self._at(0.01, lambda: self._primary_writes(node, life, term))
+
+    def _last_record(self, node: SimNode, acceptor: Acceptor) -> Lsn:
+        """After a cut the acceptor does not know it; the primary, which has the whole log, does."""
+        start, end = acceptor.state.local_start_lsn, acceptor.record_end_lsn
+        scanner = make_scanner(start, prev_lsn=INVALID_LSN, cluster=CLUSTER)
+        if end > start:
+            scanner.feed(self._read(node, start, end))
+        return Lsn(scanner.last_record_lsn)
 
     def _primary_writes(self, node: SimNode, life: int, term: int) -> None:
         replica = node.replica

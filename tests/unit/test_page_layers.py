@@ -101,14 +101,14 @@ def test_slru_pages_come_back_and_those_not_followed_are_refused(tmp_path: Path)
     data.write_bytes(some_page(1) * 2)
     writer = BaseWriter(str(tmp_path / "base"), lsn=BASE_LSN, system_id=SYSTEM_ID)
     assert writer.add_slru("pg_xact", [(1, str(data))]) == 2
-    assert writer.add_slru("pg_multixact/offsets", [(0, str(data))]) == 2
+    assert writer.add_slru("pg_commit_ts", [(0, str(data))]) == 2
     writer.finish()
     pages = reader(tmp_path, Layer.open(str(tmp_path / "base")))
 
     assert pages.slru_page("pg_xact", 33, BASE_LSN) == some_page(1)
     assert pages.slru_page("pg_xact", 34, BASE_LSN) is None
     with pytest.raises(PageUnreadable, match="not followed"):
-        pages.slru_page("pg_multixact/offsets", 0, BASE_LSN)
+        pages.slru_page("pg_commit_ts", 0, BASE_LSN)
     with pytest.raises(ValueError, match="pg_subtrans"):
         pages.slru_page("pg_subtrans", 0, BASE_LSN)
 

@@ -84,7 +84,7 @@ def open_log(settings: Settings, control: ControlFile, store: WalStore) -> Accep
         )
         end, last = found.record_end_lsn, found.last_record_lsn
         _log.info("log recovered", end_lsn=str(end), commit_lsn=str(state.commit_lsn), after=found.reason)
-    return Acceptor(
+    acceptor = Acceptor(
         state,
         record_end_lsn=end,
         last_record_lsn=last,
@@ -92,3 +92,7 @@ def open_log(settings: Settings, control: ControlFile, store: WalStore) -> Accep
         make_scanner=make_scanner,
         leader_timeout_s=settings.election_timeout_s,
     )
+    if state.has_log:
+        # Segments may have been removed since the state was saved.
+        acceptor.on_removed(store.start_lsn)
+    return acceptor

@@ -79,7 +79,7 @@ messages = st.one_of(
     st.builds(VoteRequest, generations, terms, st.booleans(), terms, lsns),
     st.builds(VoteReply, generations, terms, st.booleans(), st.booleans(), terms, terms, lsns, names),
     elections(),
-    st.builds(Append, generations, terms, lsns, lsns, lsns, st.binary(max_size=64)),
+    st.builds(Append, generations, terms, u32s, lsns, lsns, lsns, st.binary(max_size=64)),
     st.builds(HistoryFile, generations, terms, u32s, st.binary(max_size=64)),
     st.builds(
         AppendReply,
@@ -134,14 +134,14 @@ def test_noise_is_a_message_or_is_refused(noise: bytes) -> None:
 
 
 def test_an_oversized_append_is_refused() -> None:
-    too_long = Append(1, 1, Lsn(1), Lsn(1), Lsn(1), bytes(WAL_BYTES_MAX + 1))
+    too_long = Append(1, 1, 1, Lsn(1), Lsn(1), Lsn(1), bytes(WAL_BYTES_MAX + 1))
 
     with pytest.raises(MessageMalformed, match="too long"):
         decode(encode(too_long))
 
 
 def test_the_prefix_and_the_wal_make_the_append() -> None:
-    append = Append(3, 7, Lsn(0x1000000), Lsn(0x900000), Lsn(0x800000), b"wal")
+    append = Append(3, 7, 2, Lsn(0x1000000), Lsn(0x900000), Lsn(0x800000), b"wal")
 
     assert append_prefix(append) + append.wal == encode(append)
 

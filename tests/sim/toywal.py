@@ -16,9 +16,15 @@ _HEADER = struct.Struct("!HQI")
 
 
 def record(lsn: int, prev: int, rng: Random) -> bytes:
-    """A record of 16 to 300 bytes that only fits at `lsn`, after the one at `prev`."""
-    body = rng.randbytes(rng.choice((2, 10, 40, rng.randrange(2, 286))))
-    size = _HEADER.size + len(body)
+    """A record of 16 to 315 bytes that only fits at `lsn`, after the one at `prev`.
+
+    None reaches over the end of a segment: each segment begins with a whole record.
+    """
+    size = _HEADER.size + rng.choice((2, 10, 40, rng.randrange(2, 286)))
+    room = SEGMENT - lsn % SEGMENT
+    if room - size < _HEADER.size + 2:
+        size = room
+    body = rng.randbytes(size - _HEADER.size)
     return _HEADER.pack(size, prev, _crc(lsn, prev, body)) + body
 
 

@@ -1,119 +1,118 @@
-"""A whole quorum in one thread from one seed: clock, network, disks and primaries are values."""
+"""A whole quorum in one thread from one seed: clock, network, disks and the primary are values."""
 
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from random import Random
 
 from tests.sim.check import Checker
 from tests.sim.disk import SimDisk
-from tests.sim.toywal import CLUSTER, START, make_scanner, record
+from tests.sim.faults import NEVER_S, Faults, drawn, healed
+from tests.sim.follower import Follower
+from tests.sim.node import SimNode, disk_steps
+from tests.sim.primary import SimPrimary
+from tests.sim.toywal import SEGMENT, START, make_scanner
 from walproxy.quorum.acceptor import Acceptor, DiskWork
 from walproxy.quorum.errors import MessageRefused
 from walproxy.quorum.membership import Membership
 from walproxy.quorum.messages import Message, decode, encode
-from walproxy.quorum.primary import PrimaryIdentity
 from walproxy.quorum.proposer import Timing, WalRange
 from walproxy.quorum.replica import Replica
 from walproxy.quorum.state import ControlState
 from walproxy.wire.lsn import INVALID_LSN, Lsn
 
-
-@dataclass(frozen=True)
-class Faults:
-    """How bad the world is; probabilities are per message or per action."""
-
-    lose: float = 0.02
-    duplicate: float = 0.02
-    delay_max_s: float = 0.05
-    straggle: float = 0.05  # Delayed much longer, so that others overtake it.
-    sync_max_s: float = 0.02
-    crash_every_s: float = 2.0
-    cut_every_s: float = 2.0
-    write_every_s: float = 0.02
-
-
-@dataclass
-class SimNode:
-    name: str
-    disk: SimDisk
-    life: int = 0
-    replica: Replica | None = None
-    # WAL taken from the primary in this term, which may not be on disk yet.
-    tail_start: int = 0
-    tail: bytearray = field(default_factory=bytearray)
-    tail_term: int = 0
-    # The primary of this proposer's own term: it extends the proposer's log and nobody else's.
-    primary: bytearray = field(default_factory=bytearray)
-    primary_start: int = 0
-    primary_prev: int = 0
-    sent: int = 0
-    tick_at_s: float = -1.0
-    connections: dict[str, int] = field(default_factory=dict)  # That it dialled, by peer.
+FIRST = Membership(1, ("a", "b", "c"))
+_TIMING = Timing()
 
 
 class World:
     """Runs until it is told to stop; every random choice comes from one seed."""
 
     def __init__(
-        self, seed: int, *, names: tuple[str, ...] = ("a", "b", "c"), faults: Faults | None = None
+        self, seed: int, *, faults: Faults | None = None, with_membership: bool | None = None
     ) -> None:
         self.rng = Random(seed)
         self.now_s = 0.0
-        self.faults = faults or Faults()
-        self.membership = Membership(1, names)
-        self.nodes = {name: SimNode(name, SimDisk()) for name in names}
-        self.checker = Checker({name: node.disk for name, node in self.nodes.items()})
-        self.cut: set[frozenset[str]] = set()
+        self.faults = faults or drawn(self.rng, with_membership=with_membership)
+        self.nodes: dict[str, SimNode] = {}
+        self.disks: dict[str, SimDisk] = {}
+        self.checker = Checker(self.disks)
+        self.primary = SimPrimary()
+        self.follower = Follower(self)
+        self.cuts: Counter[tuple[str, str]] = Counter()
         self.is_healed = False
-        self.steps = self.elections = self.crashes = self.refusals = 0
+        self.steps = 0
+        self.counts: Counter[str] = Counter()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
-        self._connection_ids = itertools.count(1)
+        self._breaking: set[tuple[str, str]] = set()
         self._last_arrival_s: dict[tuple[str, str, bool], float] = {}
-        for node in self.nodes.values():
-            self._boot(node)
-        self._at(self._draw(self.faults.crash_every_s), self._random_crash)
-        self._at(self._draw(self.faults.cut_every_s), self._random_cut)
+        for name in FIRST.members:
+            self.start(name, FIRST)
+        self.follower.begin()
 
     # --- time ------------------------------------------------------------------------------------------
 
-    def _at(self, delay_s: float, action: Callable[[], None]) -> None:
+    def at(self, delay_s: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._events, (self.now_s + delay_s, next(self._order), action))
 
-    def _draw(self, most: float) -> float:
+    def draw(self, most: float) -> float:
         return self.rng.random() * most
 
+    def every(self, mean_s: float, action: Callable[[], None]) -> None:
+        """Again and again as long as the world is bad."""
+        if mean_s < NEVER_S:
+            self.at(self.draw(2 * mean_s), lambda: self._again(mean_s, action))
+
+    def _again(self, mean_s: float, action: Callable[[], None]) -> None:
+        if not self.is_healed:
+            action()
+            self.every(mean_s, action)
+
     def run(self, until_s: float) -> None:
-        while self._events and self._events[0][0] <= until_s:
-            self.now_s, _, action = heapq.heappop(self._events)
+        events = self._events
+        while events and events[0][0] <= until_s:
+            self.now_s, _, action = heapq.heappop(events)
             self.steps += 1
             action()
         self.now_s = until_s
 
     def heal(self) -> None:
         """From now on nothing fails; whoever is down comes up."""
-        self.faults = Faults(0, 0, 0.01, 0, 0.005, 1e9, 1e9, self.faults.write_every_s)
+        self.faults = healed(self.faults)
         self.is_healed = True
-        self.cut.clear()
+        self.cuts.clear()
         for node in self.nodes.values():
+            node.slow, node.full_at = 1.0, None
+            if node.is_stopped:
+                continue
             if node.replica is None:
-                self._boot(node)
-            for peer in self.nodes:
-                self._dial_soon(node, peer)
+                self.boot(node)
+            self._dial_all(node)
 
     # --- nodes -----------------------------------------------------------------------------------------
 
-    def _boot(self, node: SimNode) -> None:
+    @property
+    def running(self) -> list[SimNode]:
+        return [node for node in self.nodes.values() if node.replica is not None]
+
+    def start(self, name: str, membership: Membership) -> None:
+        """For the first time, with an empty disk."""
+        node = self.nodes.get(name)
+        if node is None:
+            node = self.nodes[name] = SimNode(name, SimDisk())
+            self.disks[name] = node.disk
+        node.disk.save(ControlState(node.name, self.rng.randbytes(16), membership))
+        self.boot(node)
+
+    def boot(self, node: SimNode) -> None:
         node.life += 1
         disk = node.disk
         state = disk.load()
+        assert state is not None
         end, last = INVALID_LSN, INVALID_LSN
-        if state is None:
-            state = ControlState(node.name, self.rng.randbytes(16), self.membership)
-            disk.save(state)
-        elif state.must_create:
+        if state.must_create:
             disk.create(state.local_start_lsn)
             end = state.local_start_lsn
         elif state.has_log:
@@ -122,70 +121,77 @@ class World:
             state,
             record_end_lsn=end,
             last_record_lsn=last,
-            tlis=(),
+            tlis=disk.histories.keys(),
             make_scanner=make_scanner,
-            leader_timeout_s=1.0,
+            leader_timeout_s=_TIMING.election_timeout_s,
         )
+        if state.has_log:
+            acceptor.on_removed(Lsn(disk.start))
         node.replica = Replica(
             acceptor,
-            histories=dict,
-            timing=Timing(),
+            histories=lambda: disk.histories,
+            timing=_TIMING,
             now_s=self.now_s,
             draw=self.rng.random(),
             window_bytes_max=2000,
             chunk_bytes_max=500,
         )
-        node.tail, node.tail_start, node.tail_term, node.tick_at_s = bytearray(), 0, 0, -1.0
-        node.connections = {}
-        for peer in self.nodes:
-            self._dial_soon(node, peer)
-            self._dial_soon(self.nodes[peer], node.name)
-        self._settle(node)
+        node.tail_start, node.seen_term, node.seen_commit, node.tick_at_s = 0, 0, 0, -1.0
+        node.stream = None
+        node.connections = set()
+        self.follower.note_slots(node)
+        self._dial_all(node)
+        self.settle(node)
 
-    def crash(self, node: SimNode) -> None:
+    def crash(self, node: SimNode, *, loses_power: bool) -> None:
         if node.replica is None:
             return
-        self.crashes += 1
-        node.replica = None
-        node.disk.lose_power(self.rng)
+        self.counts["power losses" if loses_power else "kills"] += 1
+        node.replica = node.stream = None
+        if loses_power:
+            node.disk.lose_power(self.rng)
         for peer in self.nodes.values():
-            for dialler, listener in ((node, peer), (peer, node)):
-                self._hang_up(dialler, listener.name)
-        self._at(self._draw(3.0), lambda: self._boot(node) if node.replica is None else None)
-
-    def _random_crash(self) -> None:
-        if self.is_healed:
+            self._hang_up(node, peer.name)
+            self._hang_up(peer, node.name)
+        if node.is_stopped:
             return
-        self.crash(self.rng.choice(list(self.nodes.values())))
-        self._at(self._draw(2 * self.faults.crash_every_s), self._random_crash)
+        down_s = self.draw(0.3) if self.rng.random() < 0.5 else self.draw(3.0)
+        life = node.life
+        self.at(down_s, lambda: self._boot_again(node, life))
 
-    def _random_cut(self) -> None:
-        if self.is_healed:
-            return
-        pair = frozenset(self.rng.sample(list(self.nodes), 2))
-        self.cut.add(pair)
-        self._at(self._draw(3.0), lambda: self.cut.discard(pair))
-        self._at(self._draw(2 * self.faults.cut_every_s), self._random_cut)
+    def _boot_again(self, node: SimNode, life: int) -> None:
+        if node.replica is None and node.life == life and not node.is_stopped:
+            self.boot(node)
 
     # --- network ---------------------------------------------------------------------------------------
 
+    def _dial_all(self, node: SimNode) -> None:
+        assert node.replica is not None
+        for peer in node.replica.acceptor.state.membership.everyone:
+            self._dial_soon(node, peer)
+            if peer in self.nodes:
+                self._dial_soon(self.nodes[peer], node.name)
+
     def _dial_soon(self, node: SimNode, peer: str) -> None:
-        if peer != node.name:
-            self._at(self._draw(0.1), lambda: self._dial(node, peer))
+        if peer != node.name and peer not in node.connections:
+            self.at(self.draw(0.1), lambda: self._dial(node, peer))
 
     def _dial(self, node: SimNode, peer: str) -> None:
-        listener = self.nodes[peer]
-        if node.replica is None or listener.replica is None or peer in node.connections:
+        if node.replica is None or peer in node.connections:
             return
-        connection = next(self._connection_ids)
-        node.connections[peer] = connection
+        if peer not in node.replica.acceptor.state.membership.everyone:
+            return
+        if peer not in self.nodes or self.nodes[peer].replica is None:  # It dials us when it comes up.
+            return
+        node.connections.add(peer)
         node.replica.proposer.on_connected(peer, self.now_s)
-        self._settle(node)
+        self.settle(node)
 
     def _hang_up(self, dialler: SimNode, peer: str) -> None:
         """Both ends of a connection learn that it is over."""
-        if dialler.connections.pop(peer, None) is None:
+        if peer not in dialler.connections:
             return
+        dialler.connections.remove(peer)
         listener = self.nodes[peer]
         if dialler.replica is not None:
             dialler.replica.proposer.on_disconnected(peer)
@@ -197,91 +203,101 @@ class World:
     def _send(self, sender: SimNode, to: str, message: Message, *, is_request: bool) -> None:
         """In order, but for those that are lost, doubled or late; late ones outlive their connection."""
         data = encode(message)
-        faults, pair = self.faults, frozenset((sender.name, to))
-        for _ in range(2 if self.rng.random() < faults.duplicate else 1):
-            if self.rng.random() < faults.lose:
+        faults, random = self.faults, self.rng.random
+        way = (sender.name, to, is_request)
+        for _ in range(2 if random() < faults.duplicate else 1):
+            if random() < faults.lose:
+                self._break(way)
                 continue
-            way = (sender.name, to, is_request)
-            at_s = max(self._last_arrival_s.get(way, 0.0), self.now_s + self._draw(faults.delay_max_s))
-            if self.rng.random() < faults.straggle:
-                at_s = self.now_s + 30 * self._draw(faults.delay_max_s)
+            if random() < faults.straggle:
+                at_s = self.now_s + 30 * self.draw(faults.delay_max_s)
             else:
-                self._last_arrival_s[way] = at_s
-            self._at(
-                at_s - self.now_s,
-                lambda: self._deliver(sender.name, to, pair, data, is_request=is_request),
-            )
+                at_s = self.now_s + self.draw(faults.delay_max_s)
+                at_s = self._last_arrival_s[way] = max(self._last_arrival_s.get(way, 0.0), at_s)
+            self.at(at_s - self.now_s, lambda: self._deliver(way, data))
 
-    def _deliver(self, sender: str, to: str, pair: frozenset[str], data: bytes, *, is_request: bool) -> None:
+    def _break(self, way: tuple[str, str, bool]) -> None:
+        """Something was lost: after a while both ends find that out. What is sent meanwhile may arrive."""
+        sender, to, is_request = way
+        dialler, listener = (sender, to) if is_request else (to, sender)
+        if (dialler, listener) not in self._breaking:
+            self._breaking.add((dialler, listener))
+
+            def end() -> None:
+                self._breaking.remove((dialler, listener))
+                self._hang_up(self.nodes[dialler], listener)
+
+            self.at(self.draw(1.5), end)
+
+    def _deliver(self, way: tuple[str, str, bool], data: bytes) -> None:
+        sender, to, is_request = way
         node = self.nodes[to]
-        if node.replica is None or pair in self.cut:
+        if node.replica is None:
             return
-        message = decode(data)
+        if self.cuts[sender, to] > 0:
+            self._break(way)
+            return
         try:
             if is_request:
-                node.replica.on_request(sender, message, self.now_s)
+                node.replica.on_request(sender, decode(data), self.now_s)
             else:
-                node.replica.on_answer(sender, message, self.now_s, self.rng.random())
+                node.replica.on_answer(sender, decode(data), self.now_s, self.rng.random())
         except MessageRefused:
-            self.refusals += 1
+            self.counts["refusals"] += 1
             dialler, listener = (self.nodes[sender], to) if is_request else (node, sender)
             self._hang_up(dialler, listener)
-        self._settle(node)
+        self.settle(node)
 
     # --- the driver ------------------------------------------------------------------------------------
 
-    def _settle(self, node: SimNode) -> None:
+    def settle(self, node: SimNode) -> None:
         """Carry out what the core wants done, and look whether all still holds."""
         replica = node.replica
         if replica is None:
             return
+        if not replica.is_proposing:
+            node.begin_tail(0)
         while (ready := replica.ready(self.now_s)) is not None:
-            self._take_primary(node)
-            for to, message in ready.requests:
-                if isinstance(message, WalRange):
-                    wal = self._read(node, message.start_lsn, message.end_lsn)
-                    self._send(node, to, message.with_wal(wal), is_request=True)
+            node.forget_beyond(replica.acceptor.write_lsn)
+            for to, request in ready.requests:
+                if to not in node.connections:
+                    continue
+                if isinstance(request, WalRange):
+                    if request.start_lsn < node.disk.start:
+                        replica.proposer.on_wal_removed(to, "it stays behind")
+                        continue
+                    wal = node.read(request.start_lsn, request.end_lsn)
+                    self._send(node, to, request.with_wal(wal), is_request=True)
                 else:
-                    self._send(node, to, message, is_request=True)
+                    self._send(node, to, request, is_request=True)
             if ready.disk is not None:
-                self._work(node, node.life, ready.disk, self._disk_steps(node.disk, ready.disk))
+                self._work(node, node.life, ready.disk, disk_steps(node.disk, ready.disk))
                 break
-        self._take_primary(node)
-        self._check(node)
-        self._retick(node)
-
-    def _disk_steps(self, disk: SimDisk, work: DiskWork) -> list[Callable[[], None]]:
-        """One entry a thing that is on disk or not when the power goes."""
-        steps: list[Callable[[], None]] = []
-        if work.control:
-            state = work.control
-            steps.append(lambda: disk.save(state))
-        if work.new_log:
-            start = work.new_log.start_lsn
-            steps.append(lambda: disk.create(start))
-        if work.cut_to_lsn is not None:
-            to = work.cut_to_lsn
-            steps.append(lambda: disk.truncate(to))
-        if work.control_after_cut:
-            after = work.control_after_cut
-            steps.append(lambda: disk.save(after))
-        steps += [lambda write=write: disk.write(write.lsn, write.wal) for write in work.wal]  # type: ignore[misc]
-        if work.wal:
-            steps.append(disk.sync)
-        return steps
+        if node.replica is replica:
+            self._look(node, replica)
+            self._retick(node)
 
     def _work(self, node: SimNode, life: int, work: DiskWork, steps: list[Callable[[], None]]) -> None:
-        if node.life != life or node.replica is None:
+        replica = node.replica
+        if node.life != life or replica is None:
             return
-        if steps:
-            steps[0]()
-            self._check(node)
-            delay_s = self._draw(self.faults.sync_max_s) / len(steps)
-            self._at(delay_s, lambda: self._work(node, life, work, steps[1:]))
+        if not steps:
+            for to, message in replica.on_done(work, self.now_s, self.rng.random()):
+                self._send(node, to, message, is_request=False)
+            self.settle(node)
             return
-        for to, message in node.replica.on_done(work, self.now_s, self.rng.random()):
-            self._send(node, to, message, is_request=False)
-        self._settle(node)
+        if self.rng.random() < self.faults.fail_sync:
+            # Source: docs/quorum.md rule 23. What it was doing may be done or not.
+            if self.rng.random() < 0.5:
+                steps[0]()
+            self.counts["failed syncs"] += 1
+            self.crash(node, loses_power=True)
+            return
+        if work.cut_to_lsn is not None:
+            self.checker.cut(node.name, work.cut_to_lsn, replica.acceptor.commit_lsn)
+        steps[0]()
+        delay_s = self.draw(self.faults.sync_max_s) * node.slow / len(steps)
+        self.at(delay_s, lambda: self._work(node, life, work, steps[1:]))
 
     def _retick(self, node: SimNode) -> None:
         if node.replica is None:
@@ -290,93 +306,54 @@ class World:
         if node.tick_at_s <= self.now_s or due_s < node.tick_at_s:
             node.tick_at_s = due_s
             life = node.life
-            self._at(due_s - self.now_s, lambda: self._tick(node, life))
+            self.at(due_s - self.now_s, lambda: self._tick(node, life, due_s))
 
-    def _tick(self, node: SimNode, life: int) -> None:
-        if node.replica is None or node.life != life:
+    def _tick(self, node: SimNode, life: int, due_s: float) -> None:
+        replica = node.replica
+        if replica is None or node.life != life or node.tick_at_s != due_s:
             return
         node.tick_at_s = -1.0
-        if node.replica.proposer.wants_primary and node.replica.acceptor.write_lsn == INVALID_LSN:
-            node.replica.proposer.on_primary(self._identity(START), self.now_s)
-        node.replica.tick(self.now_s, self.rng.random())
-        self._settle(node)
-
-    def _check(self, node: SimNode) -> None:
-        replica = node.replica
-        if replica is not None:
-            log_start = replica.acceptor.state.local_start_lsn
-            log = self._read(node, log_start, replica.acceptor.write_lsn) if replica.is_proposing else b""
-            self.checker.after_step(node.name, node.life, replica, log, log_start)
-
-    def _read(self, node: SimNode, lsn: int, end: int) -> bytes:
-        """Our own log, of which the last part may be in memory only."""
-        if not node.tail_start or node.tail_term != self._term(node) or end <= node.disk.end:
-            return node.disk.read(lsn, end)
-        head = node.disk.read(lsn, node.tail_start) if lsn < node.tail_start else b""
-        at = max(lsn, node.tail_start) - node.tail_start
-        return head + bytes(node.tail[at : end - node.tail_start])
-
-    def _term(self, node: SimNode) -> int:
-        assert node.replica is not None
-        return node.replica.proposer.term
-
-    # --- the primary -----------------------------------------------------------------------------------
-
-    def _identity(self, flush_lsn: int) -> PrimaryIdentity:
-        return PrimaryIdentity(CLUSTER, 1, Lsn(flush_lsn), Lsn(START + 100), "sim")
-
-    def _take_primary(self, node: SimNode) -> None:
-        """A proposer elected just now finds a primary that extends exactly its log."""
-        replica = node.replica
-        if replica is None or not replica.is_proposing or node.tail_term == replica.proposer.term:
-            return
         acceptor = replica.acceptor
-        if (
-            acceptor.write_lsn == INVALID_LSN
-            or acceptor.state.term_history.last_term != replica.proposer.term
-        ):
+        acceptor.room_end_lsn = None if node.full_at is None else Lsn(node.full_at)
+        replica.tick(self.now_s, self.rng.random())
+        if not replica.has_disk_work_out and acceptor.state.has_log:
+            horizon = min((acceptor.horizon_lsn, acceptor.restart_lsn, *node.disk.slots.values()))
+            if horizon >= node.disk.start + SEGMENT:
+                node.disk.remove_before(horizon)
+                acceptor.on_removed(Lsn(node.disk.start))
+                self.counts["removals"] += 1
+        self.settle(node)
+
+    def _look(self, node: SimNode, replica: Replica) -> None:
+        proposer = replica.proposer
+        if replica.is_proposing and proposer.commit_lsn >= proposer.term_start_lsn:
+            self._look_at_commit(node, replica)
+        if replica.is_proposing and node.seen_term != proposer.term:
+            self._look_at_elected(node, replica)
+        self.checker.after_step(node.name, node.life, replica)
+        for peer in proposer.peers.values():
+            # One that joins may be overtaken by what was let go before.
+            is_joining = self.faults.membership_every_s < NEVER_S or self.is_healed
+            assert is_joining or "stays behind" not in peer.refused, (
+                "rule 18: WAL that a member needs was removed"
+            )
+        self.follower.notice(node)
+
+    def _look_at_elected(self, node: SimNode, replica: Replica) -> None:
+        self.counts["elections"] += 1
+        proposer = replica.proposer
+        node.seen_term, node.seen_commit = proposer.term, 0
+        node.elected_generation = replica.acceptor.generation
+        start = replica.acceptor.state.local_start_lsn or Lsn(START)
+        log = node.read(start, proposer.term_start_lsn) if proposer.term_start_lsn > start else b""
+        self.checker.elected(node.name, node.life, replica, log, start)
+
+    def _look_at_commit(self, node: SimNode, replica: Replica) -> None:
+        proposer = replica.proposer
+        if node.seen_term != proposer.term:
+            self._look_at_elected(node, replica)
+        if proposer.commit_lsn <= node.seen_commit:
             return
-        self.elections += 1
-        node.tail_term = replica.proposer.term
-        node.tail_start, node.tail = acceptor.write_lsn, bytearray()
-        node.primary_start, node.primary = acceptor.write_lsn, bytearray()
-        node.primary_prev = acceptor.last_record_lsn or self._last_record(node, acceptor)
-        node.sent = acceptor.write_lsn
-        plan = replica.proposer.on_primary(self._identity(acceptor.write_lsn), self.now_s)
-        assert plan is not None
-        life, term = node.life, node.tail_term
-        self._at(0.01, lambda: self._primary_writes(node, life, term))
-
-    def _last_record(self, node: SimNode, acceptor: Acceptor) -> Lsn:
-        """After a cut the acceptor does not know it; the primary, which has the whole log, does."""
-        start, end = acceptor.state.local_start_lsn, acceptor.record_end_lsn
-        scanner = make_scanner(start, prev_lsn=INVALID_LSN, cluster=CLUSTER)
-        if end > start:
-            scanner.feed(self._read(node, start, end))
-        return Lsn(scanner.last_record_lsn)
-
-    def _primary_writes(self, node: SimNode, life: int, term: int) -> None:
-        replica = node.replica
-        if replica is None or node.life != life or not replica.is_proposing or replica.proposer.term != term:
-            return
-        for _ in range(self.rng.choice((1, 1, 3))):
-            lsn = node.primary_start + len(node.primary)
-            node.primary += record(lsn, node.primary_prev, self.rng)
-            node.primary_prev = lsn
-        # Chunks end anywhere, within records too.
-        end = node.primary_start + len(node.primary)
-        stop = end if self.rng.random() < 0.5 else self.rng.randrange(node.sent, end + 1)
-        wal = bytes(node.primary[node.sent - node.primary_start : stop - node.primary_start])
-        if wal and replica.acceptor.write_lsn == node.sent:
-            replica.on_primary_wal(Lsn(node.sent), wal, self.now_s)
-            node.tail += wal
-            node.sent = stop
-        self._settle(node)
-        self._at(self._draw(2 * self.faults.write_every_s), lambda: self._primary_writes(node, life, term))
-
-
-def calm(seed: int) -> World:
-    """A world without faults."""
-    return World(
-        seed, faults=replace(Faults(), lose=0, duplicate=0, straggle=0, crash_every_s=1e9, cut_every_s=1e9)
-    )
+        start = max(replica.acceptor.state.local_start_lsn, min(node.seen_commit, self.checker.committed_end))
+        node.seen_commit = proposer.commit_lsn
+        self.checker.committed_by(replica, start, node.read(start, proposer.commit_lsn))

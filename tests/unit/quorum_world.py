@@ -77,8 +77,10 @@ def elected(term: int, start: int, history: TermHistory, *, commit: int = 0, gen
     return Elected(generation, term, Lsn(start), history, Lsn(commit), START, CLUSTER)
 
 
-def append(term: int, start: int, wal: bytes = b"", *, commit: int = 0, horizon: int = 0) -> Append:
-    return Append(1, term, Lsn(start), Lsn(commit), Lsn(horizon), wal)
+def append(
+    term: int, start: int, wal: bytes = b"", *, commit: int = 0, horizon: int = 0, tli: int = 1
+) -> Append:
+    return Append(1, term, tli, Lsn(start), Lsn(commit), Lsn(horizon), wal)
 
 
 def vote(term: int, last_log_term: int = 0, flush: int = 0, *, is_pre: bool = False) -> VoteRequest:

@@ -7,7 +7,6 @@ import pytest
 from tests.sim.toywal import CLUSTER, SEGMENT, START
 from tests.unit.quorum_world import (
     FIRST,
-    TRIO,
     answers,
     append,
     elected,
@@ -515,6 +514,15 @@ def test_a_history_file_is_kept_once_rule_17() -> None:
     assert finish(acceptor).histories == ((2, b"1\t0/2000\tpromoted\n"),)
 
 
+def test_wal_of_a_timeline_that_was_not_announced_is_refused_rule_17() -> None:
+    acceptor = following()
+
+    with pytest.raises(MessageRefused, match="not announced"):
+        acceptor.on_append("b", append(1, START, WAL, tli=2), now_s=1.0)
+
+    assert acceptor.write_lsn == START
+
+
 def test_the_horizon_is_taken_from_the_proposer_rule_18() -> None:
     acceptor = following()
 
@@ -532,7 +540,7 @@ def test_a_log_that_ends_below_the_commit_lsn_is_damaged_rule_24() -> None:
 
 def test_the_commit_lsn_is_saved_once_a_segment_rule_24() -> None:
     acceptor = following()
-    wal = wal_at(START, count=60)
+    wal = wal_at(START, count=80)
     assert len(wal) > SEGMENT
     acceptor.on_append("b", append(1, START, commit=START), now_s=0.0)
     assert finish(acceptor).control is not None
@@ -546,16 +554,6 @@ def test_the_commit_lsn_is_saved_once_a_segment_rule_24() -> None:
     work = finish(acceptor)
     assert work.control is not None
     assert work.control.commit_lsn == START + len(wal)
-
-
-def test_the_membership_of_a_higher_generation_is_taken_over_rule_19() -> None:
-    acceptor = with_log()
-    joint = Membership(2, TRIO.members, ("a", "b", "d"))
-
-    acceptor.on_greeting("b", replace(new_acceptor("b").greeting(), generation=2, membership=joint))
-
-    assert finish(acceptor).control is not None
-    assert acceptor.state.membership == joint
 
 
 def test_wal_that_does_not_fit_the_disk_is_refused_and_room_is_taken_again_rule_18() -> None:

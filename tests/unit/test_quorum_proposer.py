@@ -1,10 +1,11 @@
 """The proposer keeps the rules of docs/quorum.md, whose numbers the tests name."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
-from tests.sim.toywal import START
+from tests.sim.toywal import SEGMENT, START
 from tests.unit.quorum_world import FIRST, TRIO, Group, new_acceptor, primary, trio, wal_at, with_log
 from walproxy.quorum.errors import MessageRefused, PrimaryRefused
 from walproxy.quorum.membership import Membership
@@ -294,6 +295,26 @@ def test_a_member_that_was_away_catches_up_from_the_proposers_log() -> None:
 
     assert group["c"].acceptor.write_lsn == lsn
     assert commits(group)["c"] == lsn
+
+
+def test_a_new_member_begins_with_wal_that_nobody_lets_go_rules_15_and_18() -> None:
+    group = trio()
+    group.elect("a")
+    log = group["a"].acceptor
+    log.horizon_lsn = Lsn(START + 2 * SEGMENT + 5)
+    newcomer = replace(new_acceptor("c").greeting(), flush_lsn=INVALID_LSN)
+    group["a"].proposer.on_connected("c", 1.0)
+    group.settle()
+    group.sent.clear()
+    group.silent = {"c"}
+
+    group["a"].proposer.on_greeting("c", newcomer, 1.0)
+    group["a"].proposer.peer("c").is_streaming = False
+    group["a"].proposer.on_greeting("c", newcomer, 1.0)
+    group.settle()
+
+    starts = [m.start_lsn for _, to, m in group.sent if to == "c" and isinstance(m, Elected)]
+    assert starts == [START + 2 * SEGMENT]
 
 
 def test_wal_under_way_to_one_peer_is_bounded() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from walproxy.quorum.errors import IdentityRefused, LogDamaged, MessageRefused
+from walproxy.quorum.membership import Membership
 from walproxy.quorum.messages import (
     Append,
     AppendReply,
@@ -64,6 +65,10 @@ class DiskWork:
     @property
     def touches_disk(self) -> bool:
         return bool(self.control or self.histories or self.wal)
+
+
+def _replaces(membership: Membership, ours: ControlState) -> bool:
+    return membership.generation > ours.membership.generation and ours.name in membership.everyone
 
 
 class Acceptor:
@@ -184,7 +189,7 @@ class Acceptor:
         known = dict(ours.peer_ids)
         if message.name != peer:
             raise IdentityRefused("peer gives another name", peer=peer, name=message.name)
-        if message.membership.generation > self.generation and ours.name in message.membership.everyone:
+        if _replaces(message.membership, ours):
             ours = replace(ours, membership=message.membership)
         elif message.membership.generation == self.generation and message.membership != ours.membership:
             raise IdentityRefused("peer has other members", peer=peer, theirs=message.membership.members)
@@ -202,6 +207,12 @@ class Acceptor:
         ours = replace(ours, peer_ids=tuple(sorted(known.items())))
         if ours != self.state:
             self.state = ours
+            self._is_dirty = True
+
+    def adopt(self, membership: Membership) -> None:
+        """Take over a membership of a higher generation that we belong to. Source: docs/quorum.md rule 19."""
+        if _replaces(membership, self.state):
+            self.state = replace(self.state, membership=membership)
             self._is_dirty = True
 
     def on_vote_request(self, peer: str, message: VoteRequest, now_s: float) -> None:
@@ -342,6 +353,10 @@ class Acceptor:
                 "append is not at the end of the log", peer=peer, start=message.start_lsn, ours=self.write_lsn
             )
         if message.wal:
+            if message.tli != ours.term_history.tli_at(message.start_lsn):
+                raise MessageRefused(
+                    "append of a timeline that was not announced", peer=peer, tli=message.tli
+                )
             self._check_room(peer, message)
             self._take(peer, message)
         self.leader, self.leader_heard_s = peer, now_s

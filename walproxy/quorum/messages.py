@@ -85,13 +85,14 @@ class Elected:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """WAL that begins exactly where the log was written to; without WAL, a heartbeat.
+    """WAL of timeline `tli` that begins exactly where the log was written to; without WAL, a heartbeat.
 
     Up to `commit_lsn` the log is committed; below `horizon_lsn` nobody needs it any more.
     """
 
     generation: int
     term: int
+    tli: int
     start_lsn: Lsn
     commit_lsn: Lsn
     horizon_lsn: Lsn
@@ -148,7 +149,7 @@ class AppendReply:
 Message = Greeting | VoteRequest | VoteReply | Elected | Append | HistoryFile | AppendReply
 
 _HEADER = struct.Struct("!cBI")  # Tag, protocol version, membership generation.
-_APPEND = struct.Struct("!QQQQ")  # Then the WAL.
+_APPEND = struct.Struct("!QIQQQ")  # Then the WAL.
 _REPLY = struct.Struct("!QQQQIIIIH")  # Then the slots.
 _NO_FEEDBACK: Final = Feedback()
 
@@ -162,7 +163,7 @@ def encode(message: Message) -> bytes:
 def append_prefix(message: Append) -> bytes:
     """All of an Append but its WAL, for a sender that has the WAL elsewhere."""
     return _HEADER.pack(b"a", PROTOCOL_VERSION, message.generation) + _APPEND.pack(
-        message.term, message.start_lsn, message.commit_lsn, message.horizon_lsn
+        message.term, message.tli, message.start_lsn, message.commit_lsn, message.horizon_lsn
     )
 
 
@@ -233,12 +234,12 @@ def _get_elected(r: Reader, generation: int) -> Elected:
 
 
 def _put_append(m: Append) -> bytes:
-    return _APPEND.pack(m.term, m.start_lsn, m.commit_lsn, m.horizon_lsn) + m.wal
+    return _APPEND.pack(m.term, m.tli, m.start_lsn, m.commit_lsn, m.horizon_lsn) + m.wal
 
 
 def _get_append(r: Reader, generation: int) -> Append:
-    term, start, commit, horizon = r.take(_APPEND)
-    append = Append(generation, term, Lsn(start), Lsn(commit), Lsn(horizon), r.rest())
+    term, tli, start, commit, horizon = r.take(_APPEND)
+    append = Append(generation, term, tli, Lsn(start), Lsn(commit), Lsn(horizon), r.rest())
     r.expect(len(append.wal) <= WAL_BYTES_MAX, "append is too long")
     return append
 

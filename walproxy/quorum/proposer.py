@@ -22,7 +22,7 @@ from walproxy.quorum.messages import (
 from walproxy.quorum.primary import PrimaryIdentity, StreamPlan, plan_first_stream, plan_stream
 from walproxy.quorum.state import Cluster
 from walproxy.quorum.terms import TermHistory, common_lsn
-from walproxy.wire.lsn import INVALID_LSN, Lsn
+from walproxy.wire.lsn import INVALID_LSN, Lsn, segment_start
 
 _NEVER_S = float("-inf")
 
@@ -53,13 +53,16 @@ class WalRange:
 
     generation: int
     term: int
+    tli: int
     start_lsn: Lsn
     end_lsn: Lsn
     commit_lsn: Lsn
     horizon_lsn: Lsn
 
     def with_wal(self, wal: bytes) -> Append:
-        return Append(self.generation, self.term, self.start_lsn, self.commit_lsn, self.horizon_lsn, wal)
+        return Append(
+            self.generation, self.term, self.tli, self.start_lsn, self.commit_lsn, self.horizon_lsn, wal
+        )
 
 
 @dataclass(slots=True)
@@ -379,8 +382,9 @@ class Proposer:
         common = common_lsn(self.term_history, theirs.term_history, theirs.flush_lsn)
         if common != INVALID_LSN:
             return common
-        # Nothing in common: it begins where our own log does.
-        return self._log.state.local_start_lsn or self.term_start_lsn
+        # Nothing in common: it begins where our own log does, but not with WAL that is let go already.
+        horizon = segment_start(self._log.horizon_lsn, self.cluster.segment_size)
+        return max(self._log.state.local_start_lsn, horizon) or self.term_start_lsn
 
     def _restart_streams(self, now_s: float) -> None:
         """Cut the part of a record that every log may end with: its rest may come otherwise."""
@@ -490,7 +494,13 @@ class Proposer:
     def append(self, start_lsn: Lsn, wal: bytes) -> Append:
         """New WAL from the primary, as a message to our own log, which takes it before any other."""
         return Append(
-            self._log.generation, self.term, start_lsn, self.known_commit_lsn, self.told_horizon_lsn, wal
+            generation=self._log.generation,
+            term=self.term,
+            tli=self.term_history.last_tli,
+            start_lsn=start_lsn,
+            commit_lsn=self.known_commit_lsn,
+            horizon_lsn=self.told_horizon_lsn,
+            wal=wal,
         )
 
     def on_bad_wal(self, now_s: float) -> None:
@@ -534,6 +544,7 @@ class Proposer:
         wal = WalRange(
             generation=self._log.generation,
             term=self.term,
+            tli=self.term_history.tli_at(peer.next_lsn),
             start_lsn=peer.next_lsn,
             end_lsn=end_lsn,
             commit_lsn=self.known_commit_lsn,

@@ -11,6 +11,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH):$(HOME)/.cargo/bin
 # Tests that share two cores with the servers they start: more workers only make deadlines late.
 WORKERS ?= 2
 PYTEST_ARGS ?=
+# What the long runs draw from.
+SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
 .PHONY: help preflight dev native hooks fmt lint test test-rust test-fast sim sim-long demo bench matrix clean
@@ -33,7 +35,7 @@ $(VENV)/.python: pyproject.toml
 
 NATIVE_SOURCES := $(shell find $(RUST) -name '*.rs' -not -path '*/target/*') $(RUST)/Cargo.toml $(RUST)/Cargo.lock $(RUST)/core/Cargo.toml $(RUST)/binding/Cargo.toml
 $(VENV)/.native: $(VENV)/.python $(NATIVE_SOURCES)
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop -q --release
+	PIP_QUIET=1 VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop -q --release
 	@touch $@
 
 native: $(VENV)/.native ## build the native core into the environment
@@ -77,8 +79,9 @@ demo: dev ## the whole main job on loopback, ending with a report (build/demo.js
 bench: dev ## the benchmarks, each beside its peer (build/bench.json)
 	$(BIN)/python -m tests.bench
 
-matrix: dev ## every combination of settings and kills, on 15 and 18; hours
-	$(BIN)/pytest -n 0 -m matrix --matrix --timeout 1800 tests/e2e $(PYTEST_ARGS)
+matrix: dev ## every combination of settings and kills, on 15 and 18; about an hour (build/matrix.json)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m matrix --matrix --timeout 2400 --draw-seed $(SEED) \
+	  --results build/matrix.json tests/e2e $(PYTEST_ARGS)
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache $(RUST)/target

@@ -8,6 +8,7 @@ pytest_plugins = [
     "tests.fix_log",
     "tests.fix_pageserver",
     "tests.fix_pg",
+    "tests.fix_results",
     "tests.fix_stack",
 ]
 

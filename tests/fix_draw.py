@@ -27,4 +27,5 @@ def draw(request: pytest.FixtureRequest) -> random.Random:
     if seed is None:
         seed = random.SystemRandom().randrange(1_000_000)
     request.node.add_report_section("setup", "draw", f"repeat with --draw-seed={seed}")
-    return random.Random(seed)
+    # Of this test alone: a seed for many tests gives each its own draws.
+    return random.Random(f"{seed} {request.node.name}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fix_results import Keep
 from tests.fix_stack import NewStack
 from tools.ledger import Ledger
 from tools.process import Process
@@ -17,9 +18,17 @@ from tools.wait import until
 LOAD_S = 8
 
 
-def run_kills(new_stack: NewStack, folder: Path, draw: random.Random, *, scale: int, load_s: float) -> None:
+def run_kills(
+    new_stack: NewStack, folder: Path, draw: random.Random, keep: Keep, *, scale: int, load_s: float
+) -> None:
     """Kill each process once, each under a load of its own and in drawn order, and look for every commit."""
-    stack = new_stack(primary={"autovacuum_naptime": "2s"})
+    drawn = {
+        "full_page_writes": draw.choice((True, False)),
+        "wal_compression": draw.choice(("off", "pglz")),
+        "checksums": draw.choice((True, False)),
+    }
+    print(drawn)
+    stack = new_stack(primary=drawn | {"autovacuum_naptime": "2s"})
     stack.primary.start()
     ledger = Ledger(stack.primary, scale=scale)
     ledger.create()
@@ -38,6 +47,15 @@ def run_kills(new_stack: NewStack, folder: Path, draw: random.Random, *, scale: 
         for found in recover_from_each_majority(stack, backup, ledger, folder / "r")
     }
 
+    keep(
+        **drawn,
+        killed=[victim.name for victim in victims],
+        commits=len(commits),
+        lost={" and ".join(nodes): len(missing) for nodes, missing in lost.items()},
+        pages=report["pages"],
+        different=report["different"],
+        masked={name: section["masked"] for name, section in report["sections"].items()},
+    )
     assert report["differences"] == []
     assert report["exit_code"] == 0
     assert len({commit.id.run for commit in commits}) == len(victims) + 1
@@ -66,16 +84,16 @@ def kill_under_load(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_no_kill_loses_a_commit(new_stack: NewStack, folder: Path, draw: random.Random) -> None:
-    run_kills(new_stack, folder, draw, scale=2, load_s=LOAD_S)
+def test_no_kill_loses_a_commit(new_stack: NewStack, folder: Path, draw: random.Random, keep: Keep) -> None:
+    run_kills(new_stack, folder, draw, keep, scale=2, load_s=LOAD_S)
 
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("number", range(10))
 def test_no_kill_loses_a_commit_ten_times(
-    new_stack: NewStack, folder: Path, draw: random.Random, number: int
+    new_stack: NewStack, folder: Path, draw: random.Random, keep: Keep, number: int
 ) -> None:
-    run_kills(new_stack, folder, draw, scale=20, load_s=12 + number % 2)
+    run_kills(new_stack, folder, draw, keep, scale=20, load_s=12 + number % 2)
 
 
 @pytest.mark.slow

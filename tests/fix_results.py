@@ -5,13 +5,12 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.bench.harness import machine
 
-RESULTS = pytest.StashKey[list[dict[str, Any]]]()
+COMMIT = pytest.StashKey[str]()
 
 Keep = Callable[..., None]
 
@@ -37,6 +36,13 @@ def keep(request: pytest.FixtureRequest) -> Keep:
     return keep
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # What is tested is what stood here when it began.
+    described = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    done = subprocess.run(described, capture_output=True, text=True, check=False)
+    config.stash[COMMIT] = done.stdout.strip()
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Gather the lines under the commit, the machine and the command they were found with."""
     path: Path | None = session.config.getoption("--results")
@@ -45,11 +51,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     lines = path.with_suffix(".lines")
     kept = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
     lines.unlink(missing_ok=True)
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, check=False
-    )
     written = {
-        "commit": commit.stdout.strip(),
+        "commit": session.config.stash[COMMIT],
         "command": " ".join(["pytest", *session.config.invocation_params.args]),
         "draw_seed": session.config.getoption("--draw-seed"),
         "machine": machine(),

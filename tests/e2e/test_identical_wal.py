@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fix_results import Keep
 from tests.fix_stack import NewStack
 from tools.ledger import Ledger
 from tools.process import Process
@@ -23,8 +24,22 @@ def segments(folder: Path, *, before: str) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_what_stock_clients_write_is_the_primarys_wal(
-    new_stack: NewStack, folder: Path, watched: list[Process]
+    new_stack: NewStack, folder: Path, watched: list[Process], keep: Keep
 ) -> None:
+    run_streams(new_stack, folder, watched, keep, scale=2, duration_s=10)
+
+
+@pytest.mark.matrix
+def test_what_stock_clients_write_for_a_minute_is_the_primarys_wal(
+    new_stack: NewStack, folder: Path, watched: list[Process], keep: Keep
+) -> None:
+    run_streams(new_stack, folder, watched, keep, scale=20, duration_s=60)
+
+
+def run_streams(
+    new_stack: NewStack, folder: Path, watched: list[Process], keep: Keep, *, scale: int, duration_s: int
+) -> None:
+    """Let a standby and ``pg_receivewal --synchronous`` follow two nodes for the length of a load."""
     stack = new_stack(primary={"wal_keep_size": "4GB", "max_wal_size": "4GB", "wal_recycle": False})
     stack.start(pageserver=False)
     primary = stack.primary
@@ -33,10 +48,10 @@ def test_what_stock_clients_write_is_the_primarys_wal(
     watched.extend([receiver, standby.process])
     try:
         standby.start()
-        ledger = Ledger(primary, scale=2)
+        ledger = Ledger(primary, scale=scale)
         ledger.create()
 
-        assert ledger.start(clients=4, duration_s=10).wait(deadline_s=60) == 0
+        assert ledger.start(clients=4, duration_s=duration_s).wait(deadline_s=duration_s + 60) == 0
         for filler in range(3):
             primary.query("select pg_switch_wal()")
             primary.query(f"select pg_logical_emit_message(true, 'filler', '{filler}')")
@@ -49,6 +64,7 @@ def test_what_stock_clients_write_is_the_primarys_wal(
         expected = segments(primary.data_dir / "pg_wal", before=current)
         by_receiver = segments(received, before=current)
         by_standby = segments(standby.data_dir / "pg_wal", before=current)
+        keep(receiver_segments=len(by_receiver), standby_segments=len(by_standby))
         assert len(by_receiver) >= 3
         assert len(by_standby) >= 3
         for written in (by_receiver, by_standby):

@@ -179,6 +179,7 @@ def test_filters_choose_what_pg_waldump_chooses(corpus: Corpus) -> None:
     some = next(r for r in everything if r["rmgr"] == "Btree" and r["xid"] and r["blocks"][0]["block"] > 1)
     relation, block = some["blocks"][0]["relation"], str(some["blocks"][0]["block"])
     middle, later = everything[len(everything) // 3]["lsn"], everything[len(everything) // 2]["lsn"]
+    between = everything[len(everything) * 5 // 12]["rmgr"]
     for options in (
         ("-r", "Heap2", "-r", "gin", *whole),
         ("-x", str(some["xid"]), *whole),
@@ -189,7 +190,7 @@ def test_filters_choose_what_pg_waldump_chooses(corpus: Corpus) -> None:
         ("-n", "17", *whole),
         ("-s", middle, "-n", "5"),
         ("-s", middle, "-e", later),
-        ("-s", f"{middle[:-2]}08", "-e", f"{later[:-2]}03", "-r", "Heap"),
+        ("-s", f"{middle[:-2]}08", "-e", f"{later[:-2]}03", "-r", between),
     ):
         theirs = lsns(corpus.pg_waldump(*options))
         ours = [lsn(record["lsn"]) for record in records(corpus.folder, *options)]

@@ -8,8 +8,8 @@ CARGO := cargo
 RUST := walcore/rust
 export PATH := $(CURDIR)/$(BIN):$(PATH):$(HOME)/.cargo/bin
 
-# Tests that share two cores with the servers they start: more workers only make deadlines late.
-WORKERS ?= 2
+# Tests wait for servers half of their time: on two cores a third worker pays, a fourth only makes deadlines late.
+WORKERS ?= 3
 PYTEST_ARGS ?=
 # What the long runs draw from.
 SEED ?= $(shell date +%s)
@@ -58,7 +58,7 @@ lint: $(VENV)/.native ## formatting, ruff, mypy, import contracts, house rules, 
 	$(CARGO) clippy --manifest-path $(RUST)/Cargo.toml --locked --quiet --all-targets -- -D warnings
 
 test: dev test-rust ## every test that fits 20 minutes, servers included
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 20 $(PYTEST_ARGS)
 
 test-rust: $(VENV)/.python ## the native core's own tests
 	$(CARGO) test --manifest-path $(RUST)/Cargo.toml --locked --quiet -p walcore

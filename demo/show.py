@@ -60,7 +60,9 @@ class Show:
         self._stack.kill()
 
     def _say(self, what: str) -> None:
-        self._console.print(f"[dim]{time.monotonic() - self._begin_s:6.1f} s[/dim]  {what}", highlight=False)
+        self._console.print(
+            f"[dim]{time.monotonic() - self._begin_s:6.1f} s[/dim]  {what}", highlight=False, soft_wrap=True
+        )
 
     # --- acts ---------------------------------------------------------------------------------------------
 

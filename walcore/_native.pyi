@@ -156,6 +156,79 @@ class WalInspector:
     @property
     def tli(self) -> int: ...
 
+@final
+class WalDump:
+    """Reads segments as pg_waldump does, in parallel: text, totals or page images of the records asked for.
+
+    Which records: as `WalInspector`. Each must follow the one before it: a damaged or stale one ends the reading.
+
+    Args:
+        start_lsn: the first record that starts here or behind it is the first one read.
+        until_lsn: as for `WalInspector`.
+        limit: how many records at most; then they are read one span after the other.
+        text: write each record as pg_waldump of its major does; `block_details` as with --bkp-details.
+        totals: add up records by kind.
+        images: keep full-page images until `images` is called.
+    Raises:
+        ValueError: an argument is impossible.
+    """
+
+    def __new__(
+        cls,
+        start_lsn: int,
+        *,
+        segment_size: int,
+        until_lsn: int | None = None,
+        limit: int | None = None,
+        rmgrs: list[int] | None = None,
+        xid: int | None = None,
+        relation: tuple[int, int, int] | None = None,
+        fork: int | None = None,
+        block: int | None = None,
+        full_page: bool = False,
+        text: bool = False,
+        block_details: bool = False,
+        totals: bool = False,
+        images: bool = False,
+        zone: list[tuple[int, int, str]] = [],
+    ) -> WalDump: ...
+    def read(
+        self, start_lsn: int, segments: list[str | bytes], *, length: int, to_stdout: bool = False
+    ) -> bytes:
+        """Read on for about ``length`` bytes, or to the end of what is there, on all cores.
+
+        Args:
+            start_lsn: start of the first segment, which holds `next_lsn`.
+            segments: paths of plain files, or the bytes of segments; each follows the one before.
+            to_stdout: write text to the process's standard output rather than return it.
+        Raises:
+            OSError: a file cannot be opened, or the output not written.
+        """
+    def retry(self) -> None:
+        """Forget why reading stopped: the bytes may have changed."""
+    def totals(self) -> list[tuple[str, str, int, int, int]]:
+        """As `WalInspector.stats`."""
+    def images(self) -> list[tuple[int, tuple[int, int, int], str, int, bytes]]:
+        """Those since the last call. As `WalInspector.images`."""
+    @property
+    def next_lsn(self) -> int:
+        """Where the next record is looked for."""
+    @property
+    def first_lsn(self) -> int:
+        """Start of the first record read, asked for or not; 0 before."""
+    @property
+    def last_lsn(self) -> int:
+        """Start of the last record read, asked for or not; 0 before."""
+    @property
+    def shown(self) -> int: ...
+    @property
+    def shown_end_lsn(self) -> int: ...
+    @property
+    def stopped(self) -> str | None:
+        """Why the record at `next_lsn` is none. None while all is well, and where WAL merely ends."""
+    @property
+    def done(self) -> bool: ...
+
 # --- redo.rs ----------------------------------------------------------------------------------------------
 
 def redo_page(

@@ -1,5 +1,5 @@
 """`python -m walproxy`."""
 
-from walproxy.cli import main
+from walproxy.entry import main
 
 main()

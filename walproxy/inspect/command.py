@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +19,8 @@ from walproxy.inspect.live import read_server
 from walproxy.inspect.reading import Reading, Render, read_files
 from walproxy.inspect.stretch import stretches_of
 from walproxy.inspect.table import BATCH, print_records, print_stats, stats_rows
+from walproxy.inspect.waldump.asked import arguments_for
+from walproxy.inspect.waldump.run import run
 from walproxy.inspect.wanted import Wanted
 from walproxy.wire.errors import MalformedInput
 from walproxy.wire.lsn import Lsn, parse_lsn
@@ -40,10 +43,12 @@ class Layout(StrEnum):
 
 
 class InspectCommand(TyperCommand):
-    """Lets ``--stats`` and ``-z`` stand alone, as pg_waldump does."""
+    """Lets ``--stats`` and ``-z`` stand alone, as pg_waldump does; hands its own command lines over."""
 
     # typer brings its own click since 0.16; its context has no public name.
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if (arguments := arguments_for(args)) is not None:
+            raise typer.Exit(run(arguments, os.environ, sys.stdout.buffer, sys.stderr.write))
         bare = {"--stats": "--stats=rmgr", "-z": "--stats=rmgr"}
         return super().parse_args(ctx, [bare.get(arg, arg) for arg in args])
 

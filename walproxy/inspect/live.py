@@ -39,7 +39,7 @@ async def _read(connection: CopyBoth, wanted: Wanted, render: Render, timeline: 
     [identity] = await connection.query("IDENTIFY_SYSTEM")
     [setting] = await connection.query("SHOW wal_segment_size")
     system_id, tli, present, size, *_ = ((value or b"").decode() for value in [*identity[:3], *setting])
-    segment_size = _bytes(size)
+    segment_size = size_of_setting(size)
     present_lsn = parse_lsn(present)
     end_lsn = present_lsn if wanted.end_lsn is None else min(present_lsn, wanted.end_lsn)
     start_lsn = segment_start(present_lsn, segment_size) if wanted.start_lsn is None else wanted.start_lsn
@@ -79,7 +79,7 @@ async def _stream(connection: CopyBoth, inspector: WalInspector, render: Render,
                 pass
 
 
-def _bytes(setting: str) -> int:
+def size_of_setting(setting: str) -> int:
     """A size as SHOW prints it: ``16MB``."""
     number = setting.rstrip("kMGB")
     return int(number) * _UNITS[setting[len(number) :]]

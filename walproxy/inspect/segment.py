@@ -1,11 +1,12 @@
 """One WAL segment file, as its first bytes describe it."""
 
-import re
+import io
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
+from walproxy.inspect import packed
 from walproxy.inspect.errors import TargetUnusable, WalDamaged
 from walproxy.wire.lsn import Lsn
 
@@ -15,7 +16,6 @@ _LONG: Final = struct.Struct("<HHIQIxxxxQII")
 _SHORT: Final = struct.Struct("<HHIQ")
 _IS_LONG: Final = 0x0002
 _SEGMENT_SIZES: Final = frozenset(1 << n for n in range(20, 31))
-_NAME: Final = re.compile(r"([0-9A-F]{8})([0-9A-F]{16})(\.partial)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,16 @@ class Segment:
     system_id: int
     segment_size: int
     size: int
+    is_packed: bool = False
 
     @property
     def is_partial(self) -> bool:
-        return self.path.name.endswith(".partial")
+        named = parse_name(self.path.name)
+        return named is not None and named[2]
+
+    def open(self) -> BinaryIO:
+        """The bytes of the segment, whatever it is packed with."""
+        return io.BytesIO(packed.unpack(self.path)) if self.is_packed else self.path.open("rb")
 
     @property
     def end_lsn(self) -> Lsn:
@@ -53,8 +59,8 @@ class Segment:
 
 def parse_name(name: str) -> tuple[int, str, bool] | None:
     """Timeline, the sixteen digits of the position, and whether it is partial; None: no segment's name."""
-    match = _NAME.fullmatch(name)
-    return None if match is None else (int(match[1], 16), match[2], match[3] is not None)
+    match = packed.NAME.fullmatch(name)
+    return None if match is None else (int(match[2], 16), match[3], match[4] is not None)
 
 
 def open_segment(path: Path) -> Segment:
@@ -68,9 +74,12 @@ def open_segment(path: Path) -> Segment:
         with path.open("rb") as file:
             head = file.read(_LONG.size)
         size = path.stat().st_size
+        if is_packed := packed.is_packed(head):
+            unpacked = packed.unpack(path)
+            head, size = unpacked[: _LONG.size], len(unpacked)
     except OSError as error:
         raise TargetUnusable("cannot read the file", file=path, reason=error.strerror) from error
-    named = _NAME.fullmatch(path.name)
+    named = parse_name(path.name)
     unfit = TargetUnusable if named is None else WalDamaged
     if len(head) < _LONG.size:
         raise unfit("no wal segment: too short", file=path, size=size)
@@ -81,9 +90,9 @@ def open_segment(path: Path) -> Segment:
     if block_size != PAGE_SIZE or segment_size not in _SEGMENT_SIZES:
         facts = {"segment_size": segment_size, "block_size": block_size}
         raise unfit("no wal segment: impossible sizes", file=path, **facts)
-    if page_addr % segment_size or (named and _start_by_name(named[2], segment_size) != page_addr):
+    if page_addr % segment_size or (named and _start_by_name(named[1], segment_size) != page_addr):
         raise unfit("the file holds other wal than its name says", file=path, holds=Lsn(page_addr))
-    return Segment(path, MAGICS[magic], tli, Lsn(page_addr), system_id, segment_size, size)
+    return Segment(path, MAGICS[magic], tli, Lsn(page_addr), system_id, segment_size, size, is_packed)
 
 
 def _start_by_name(digits: str, segment_size: int) -> int:

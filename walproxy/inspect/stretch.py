@@ -45,7 +45,7 @@ class Stretch:
             if segment.end_lsn <= start_lsn:
                 continue
             left = segment.segment_size - max(start_lsn - segment.start_lsn, 0)
-            with segment.path.open("rb") as file:
+            with segment.open() as file:
                 file.seek(segment.segment_size - left)
                 while left and (piece := file.read(min(PIECE_BYTES, left))):
                     left -= len(piece)
@@ -61,7 +61,7 @@ class Stretch:
     def page_is_blank(self, lsn: int) -> bool:
         """Whether nothing but zeros follows ``lsn`` on its page: nothing was written there yet."""
         holder = self._holder(lsn)
-        with holder.path.open("rb") as file:
+        with holder.open() as file:
             file.seek(lsn - holder.start_lsn)
             return not any(file.read(PAGE_SIZE - lsn % PAGE_SIZE))
 
@@ -71,7 +71,7 @@ class Stretch:
             if segment.end_lsn <= lsn:
                 continue
             first = max(lsn - segment.start_lsn, 0)
-            with segment.path.open("rb") as file:
+            with segment.open() as file:
                 for offset in range(first + -first % PAGE_SIZE, segment.size, PAGE_SIZE):
                     file.seek(offset)
                     if segment.page_is_wal(offset, file.read(16)):

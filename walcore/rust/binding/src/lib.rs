@@ -5,6 +5,7 @@
 use pyo3::prelude::*;
 
 mod check;
+mod dump;
 mod error;
 mod inspect;
 mod layer;
@@ -28,6 +29,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<wal::WalScanner>()?;
     module.add_function(wrap_pyfunction!(redo::redo_page, module)?)?;
     module.add_function(wrap_pyfunction!(redo::mask_page, module)?)?;
+    module.add_class::<dump::WalDump>()?;
     module.add_class::<inspect::WalInspector>()?;
     module.add_function(wrap_pyfunction!(inspect::rmgr_names, module)?)?;
     module.add_class::<layer::Ingest>()?;

@@ -25,6 +25,7 @@ impl Filter {
     ///
     /// # Errors
     /// As [`fragments`].
+    #[inline]
     pub fn accepts(&self, raw: &RawRecord<'_>) -> Result<bool, WalError> {
         if self.rmgrs.as_ref().is_some_and(|rmgrs| !rmgrs.contains(&raw.header.rmid))
             || self.xid.is_some_and(|xid| xid != raw.header.xid)
@@ -35,6 +36,10 @@ impl Filter {
         if !by_block && !self.full_page {
             return Ok(true);
         }
+        self.accepts_blocks(raw, by_block)
+    }
+
+    fn accepts_blocks(&self, raw: &RawRecord<'_>, by_block: bool) -> Result<bool, WalError> {
         let (mut block_matches, mut has_image) = (!by_block, !self.full_page);
         fragments(raw.start, raw.bytes, |fragment| {
             if let Fragment::Block(block) = fragment {

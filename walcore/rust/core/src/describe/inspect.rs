@@ -4,9 +4,8 @@ use super::Filter;
 use crate::Lsn;
 use crate::lsn::maxalign;
 use crate::version::Major;
-use crate::wal::event::is_switch;
 use crate::wal::page::PAGE_LEN;
-use crate::wal::{RawRecord, RecordHeader, WalError, WalStream};
+use crate::wal::{RawRecord, WalError, WalStream};
 
 /// Follows a stream and passes on the records that are asked for, until it has them all.
 #[derive(Debug)]
@@ -88,7 +87,7 @@ impl Wanted {
     where
         F: FnMut(&RawRecord<'_>, Major) -> Result<(), WalError>,
     {
-        let past = self.until.is_some_and(|until| end_of_bytes(raw) > until.0);
+        let past = self.until.is_some_and(|until| raw.end_of_bytes().0 > until.0);
         if self.limit == Some(0) || past || raw.start < self.from || !self.filter.accepts(raw)? {
             return Ok(());
         }
@@ -96,13 +95,4 @@ impl Wanted {
         self.limit = self.limit.map(|n| n - 1);
         each(raw, major)
     }
-}
-
-/// Where the record's last byte ends: its end without padding.
-fn end_of_bytes(raw: &RawRecord<'_>) -> u64 {
-    let tot_len = u64::from(raw.header.tot_len);
-    if is_switch(&raw.header) {
-        return raw.start.0 + RecordHeader::LEN as u64;
-    }
-    raw.end.0.saturating_sub(maxalign(tot_len) - tot_len)
 }

@@ -2,6 +2,7 @@
 
 mod brief;
 mod btree;
+pub mod dump;
 pub mod filter;
 mod gin;
 mod heap;
@@ -21,6 +22,7 @@ mod xact;
 mod xlog;
 pub mod zone;
 
+pub use dump::{Dump, Dumped, Form};
 pub use filter::Filter;
 pub use inspect::Inspector;
 pub use names::record_name;

@@ -3,7 +3,7 @@
 use super::record_name;
 use crate::rmgr;
 use crate::version::Major;
-use crate::wal::record::{BlockHeader, Fragment, fragments};
+use crate::wal::record::image_bytes;
 use crate::wal::{RawRecord, WalError};
 
 /// Totals over records of one kind.
@@ -27,29 +27,15 @@ impl Default for Stats {
     }
 }
 
-/// Bytes of a record's full-page images.
-///
-/// # Errors
-/// As [`fragments`].
-pub fn fpi_len(raw: &RawRecord<'_>) -> Result<u32, WalError> {
-    let mut len = 0;
-    fragments(raw.start, raw.bytes, |fragment| {
-        if let Fragment::Block(BlockHeader { image: Some(image), .. }) = fragment {
-            len += u32::from(image.len);
-        }
-    })?;
-    Ok(len)
-}
-
 impl Stats {
     /// Adds one record.
     ///
     /// # Errors
-    /// As [`fragments`].
+    /// As [`image_bytes`].
     ///
     /// Source: `XLogRecStoreStats` in `src/backend/access/transam/xlogstats.c`.
     pub fn add(&mut self, raw: &RawRecord<'_>) -> Result<(), WalError> {
-        let fpi_len = fpi_len(raw)?;
+        let fpi_len = image_bytes(raw.start, raw.bytes)?;
         let header = &raw.header;
         // The top bit of a transaction record's info is a flag, not part of what it is.
         let opcode = if header.rmid == rmgr::XACT { header.info & 0x70 } else { header.info & 0xF0 };
@@ -60,6 +46,15 @@ impl Stats {
             totals.fpi_len += u64::from(fpi_len);
         }
         Ok(())
+    }
+
+    /// Adds what others counted.
+    pub fn merge(&mut self, other: &Self) {
+        for (ours, theirs) in self.0.iter_mut().flatten().zip(other.0.iter().flatten()) {
+            ours.count += theirs.count;
+            ours.rec_len += theirs.rec_len;
+            ours.fpi_len += theirs.fpi_len;
+        }
     }
 
     /// The kinds of records that occurred: resource manager, name, totals; in order of their numbers.

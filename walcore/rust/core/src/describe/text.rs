@@ -178,6 +178,29 @@ fn hex_digits(n: u32) -> [u8; 8] {
 }
 
 fn put_digits(out: &mut Vec<u8>, n: u64) {
+    // Most numbers in records have four digits at most.
+    match n {
+        0..10 => out.push(b'0' + n as u8),
+        10..100 => out.extend_from_slice(&two_digits(n)),
+        100..10_000 => {
+            let ([thousands, hundreds], [tens, ones]) = (two_digits(n / 100), two_digits(n % 100));
+            if n < 1000 {
+                out.extend_from_slice(&[hundreds, tens, ones]);
+            } else {
+                out.extend_from_slice(&[thousands, hundreds, tens, ones]);
+            }
+        }
+        _ => put_many_digits(out, n),
+    }
+}
+
+/// The digits of a number below 100.
+fn two_digits(n: u64) -> [u8; 2] {
+    let tens = n as u8 / 10;
+    [b'0' + tens, b'0' + (n as u8 - tens * 10)]
+}
+
+fn put_many_digits(out: &mut Vec<u8>, n: u64) {
     let mut field = [0u8; 40];
     let (digits, _) = field.split_at_mut(20);
     let first = write_digits(n, digits);
@@ -226,7 +249,7 @@ mod tests {
 
     #[test]
     fn numbers_print_as_printf_prints_them() {
-        for n in [0, 1, 9, 10, 99, 12_345, u64::from(u32::MAX), u64::MAX] {
+        for n in [0, 1, 9, 10, 99, 100, 999, 1000, 9999, 10_000, 12_345, u64::from(u32::MAX), u64::MAX] {
             assert_eq!(text(&n), n.to_string());
         }
         for n in [0, -1, i64::MIN, 7] {

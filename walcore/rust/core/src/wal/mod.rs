@@ -7,6 +7,7 @@ pub mod image;
 pub mod page;
 mod pglz;
 pub mod record;
+pub mod span;
 pub mod stitch;
 
 pub use blockref::{BlockRef, BlockTag, Fork, RelTag};

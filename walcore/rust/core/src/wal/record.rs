@@ -173,6 +173,59 @@ pub fn fragments(
     Err(WalError::Mismatch { at: start, field: "record length", expected, found })
 }
 
+/// Bytes of a record's full-page images: what [`fragments`] gives, sooner. Most of a reading for totals is here.
+///
+/// # Errors
+/// As [`fragments`].
+pub fn image_bytes(start: Lsn, bytes: &[u8]) -> Result<u32, WalError> {
+    if let Some(len) = image_bytes_of_good(bytes.get(RecordHeader::LEN..).unwrap_or_default()) {
+        return Ok(len);
+    }
+    let mut len = 0;
+    fragments(start, bytes, |fragment| {
+        if let Fragment::Block(BlockHeader { image: Some(image), .. }) = fragment {
+            len += u32::from(image.len);
+        }
+    })?;
+    Ok(len)
+}
+
+/// `None` where anything is out of the ordinary; the headers of images are left to [`fragments`].
+fn image_bytes_of_good(mut rest: &[u8]) -> Option<u32> {
+    let mut payload = 0;
+    let mut next_id = 0;
+    let mut has_rel = false;
+    while rest.len() > payload {
+        match *rest {
+            [ID_DATA_SHORT, len, ..] => {
+                return (rest.len() - 2 == payload + usize::from(len)).then_some(0);
+            }
+            [ID_DATA_LONG, a, b, c, d, ..] => {
+                let len = u32::from_le_bytes([a, b, c, d]) as usize;
+                return (rest.len() - 5 == payload + len).then_some(0);
+            }
+            [ID_ORIGIN, _, _, ref tail @ ..] | [ID_TOPLEVEL_XID, _, _, _, _, ref tail @ ..] => rest = tail,
+            [id, flags, a, b, ref tail @ ..] if (next_id..=BLOCK_ID_MAX).contains(&id) => {
+                let data_len = usize::from(u16::from_le_bytes([a, b]));
+                let same_rel = flags & SAME_REL != 0;
+                let is_good = flags & HAS_IMAGE == 0
+                    && (flags & HAS_DATA != 0) == (data_len > 0)
+                    && (has_rel || !same_rel)
+                    && flags & FORK_MASK <= Fork::Init as u8;
+                if !is_good {
+                    return None;
+                }
+                has_rel = true;
+                next_id = id + 1;
+                payload += data_len;
+                rest = tail.get(if same_rel { 4 } else { 16 }..)?;
+            }
+            _ => return None,
+        }
+    }
+    (rest.len() == payload).then_some(0)
+}
+
 impl<'a> Record<'a> {
     /// Decodes a whole record; `bytes` is exactly `xl_tot_len` long. Does not check the CRC.
     ///

@@ -30,6 +30,15 @@ impl<'a> RawRecord<'a> {
     pub fn decode(&self) -> Result<Record<'a>, WalError> {
         Record::decode(self.start, self.end, self.bytes)
     }
+
+    /// Where its last byte ends: its end without padding.
+    pub fn end_of_bytes(&self) -> Lsn {
+        let tot_len = u64::from(self.header.tot_len);
+        if event::is_switch(&self.header) {
+            return Lsn(self.start.0 + RecordHeader::LEN as u64);
+        }
+        Lsn(self.end.0.saturating_sub(maxalign(tot_len) - tot_len))
+    }
 }
 
 /// Follows a stream of WAL and gives out its records.
@@ -205,6 +214,20 @@ impl WalStream {
     /// Timeline of the last page header; 0 before the first.
     pub fn tli(&self) -> u32 {
         self.tli
+    }
+
+    /// Start of the record that has begun and is not yet given out.
+    pub fn gathering(&self) -> Option<Lsn> {
+        match self.state {
+            State::Gather { start, .. } => Some(start),
+            State::Switch { start, .. } => start,
+            State::First | State::Start | State::Skip { .. } => None,
+        }
+    }
+
+    /// Whether an `XLOG_SWITCH` waits for its padding.
+    pub fn is_switched(&self) -> bool {
+        matches!(self.state, State::Switch { start: Some(_), .. })
     }
 
     /// Takes some bytes off the front of `input`, which is not empty; says how many.

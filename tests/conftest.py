@@ -3,6 +3,12 @@
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
+from hypothesis import settings
+
+# How long one example takes says more about what else the machine does than about us.
+settings.register_profile("any load", deadline=None)
+settings.load_profile("any load")
+
 pytest_plugins = [
     "tests.fix_draw",
     "tests.fix_log",

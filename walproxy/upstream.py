@@ -27,7 +27,11 @@ from walproxy.wire.replication import (
     postgres_time_us,
 )
 
-_SILENCE_MAX_S: Final = 10.0  # Of the primary, before it counts as lost; and of us, for its walsender.
+_SILENCE_MAX_S: Final = 10.0  # Of the primary, before it counts as lost.
+# Of us, before the primary's walsender ends and frees the slot: a proposer that is stopped, or cut off, holds
+# up the next one, and with it all commits, for so long at most.
+_HELD_MAX_S: Final = 4.0
+_STATUS_EVERY_S: Final = 1.0
 _UNITS: Final = {"B": 1, "kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 _OBJECT_IN_USE: Final = "55006"
 _UNDEFINED_FILE: Final = "58P01"
@@ -63,7 +67,7 @@ class PrimaryConnection:
                 self._conninfo,
                 replication=True,
                 application_name=self._application_name,
-                options=f"-c wal_sender_timeout={int(_SILENCE_MAX_S * 1000)}",
+                options=f"-c wal_sender_timeout={int(_HELD_MAX_S * 1000)}",
             )
         with _unreachable("the primary refuses replication"):
             ((system_id, tli_text, end_lsn, _),) = await self._copy.query("IDENTIFY_SYSTEM")
@@ -169,18 +173,16 @@ class PrimaryConnection:
             return _end_of_timeline(await self._copy.finish_copy())
 
     async def _watch(self) -> None:
-        """A primary that is silent is asked once for a sign of life."""
-        was_asked = False
+        """Show that we live, also while `pump` is paused; ask a silent primary for a sign of life."""
+        silent_s = 0.0
         heard = -1
         while True:
-            await asyncio.sleep(_SILENCE_MAX_S / 2)
-            if self._messages != heard:
-                heard, was_asked = self._messages, False
-            elif was_asked:
+            await asyncio.sleep(_STATUS_EVERY_S)
+            silent_s = silent_s + _STATUS_EVERY_S if self._messages == heard else 0.0
+            heard = self._messages
+            if silent_s >= _SILENCE_MAX_S:
                 raise PrimaryUnreachable("the primary is silent", silence_s=_SILENCE_MAX_S)
-            else:
-                self._send_status(reply_requested=True)
-                was_asked = True
+            self._send_status(reply_requested=silent_s >= _SILENCE_MAX_S / 2)
 
     def pause(self) -> None:
         """Let `pump` read no more until `resume`."""

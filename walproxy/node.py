@@ -228,21 +228,21 @@ class Node:
         if stream is None:
             return
         if isinstance(request, WalRange):
-            append = request.with_wal(b"")
             try:
                 wal = self._wal(request.start_lsn, request.end_lsn)
             except WalRemoved as error:
                 self._replica.proposer.on_wal_removed(peer, str(error))
                 return
-            self._send(stream, append_prefix(append) + wal)
+            self._send(stream, append_prefix(request) + wal)
         else:
             self._send(stream, encode(request))
 
     @staticmethod
     def _send(stream: CopyStream, data: bytes) -> None:
-        # A lost connection is found by whoever reads it.
-        with contextlib.suppress(ConnectionError, WireError):
+        try:  # noqa: SIM105 - `suppress` costs more than the send does
             stream.send(data)
+        except (ConnectionError, WireError):
+            pass  # Found by whoever reads it.
 
     def _wal(self, start_lsn: Lsn, end_lsn: Lsn) -> bytes:
         """Our own log, the part that is not on disk yet included. Raises WalRemoved."""
@@ -264,12 +264,13 @@ class Node:
             _log.info("role changed", role=role, before=self._role, term=self.term, leader=replica.leader)
             self._role = role
         self._follower.notice()
-        deadline_s = replica.proposer.deadline_s
-        if self._timer is None or deadline_s < self._timer_s or self._timer_s <= now_s:
+        # A timer that is overdue, or comes too early, sets the next one itself.
+        due_s = max(replica.proposer.deadline_s, now_s + 0.001)
+        if self._timer is None or due_s < self._timer_s:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer_s = max(deadline_s, now_s + 0.001)
-            self._timer = self._loop.call_at(self._timer_s, self._tick)
+            self._timer_s = due_s
+            self._timer = self._loop.call_at(due_s, self._tick)
 
     def _tick(self) -> None:
         self._timer = None

@@ -232,6 +232,23 @@ def test_a_commit_lsn_goes_with_the_next_wal_and_needs_no_message_of_its_own() -
     assert [append.commit_lsn for append in appends[:1]] == [END]
 
 
+def test_while_wal_comes_no_message_is_of_a_commit_alone() -> None:
+    group = trio()
+    group.elect("a")
+    group.write("a", WAL)
+    group.now_s = 1.008
+    group.write("a", wal_at(END, prev=START))
+    group.sent.clear()
+
+    group.tick("a", at_s=1.012)
+    early = [message for _, _, message in group.sent if isinstance(message, Append)]
+    group.tick("a", at_s=1.03)
+
+    assert early == []
+    assert set(commits(group).values()) == {group["a"].proposer.commit_lsn}
+    assert group["a"].proposer.commit_lsn > END
+
+
 # --- keeping the lead ---
 
 

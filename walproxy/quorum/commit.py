@@ -13,14 +13,12 @@ def quorum_lsn(flush_lsns: Mapping[str, Lsn], membership: Membership) -> Lsn:
         flush_lsns: by member; one that is missing has flushed nothing in this term.
         membership: while it changes, both of its sets must agree (docs/quorum.md rule 20).
     """
-    return Lsn(
-        min(
-            sorted((flush_lsns.get(name, INVALID_LSN) for name in members), reverse=True)[
-                majority(len(members)) - 1
-            ]
-            for members in membership.sets
-        )
-    )
+    return min([_held_lsn(flush_lsns, members) for members in membership.sets])
+
+
+def _held_lsn(flush_lsns: Mapping[str, Lsn], members: tuple[str, ...]) -> Lsn:
+    flushed = sorted([flush_lsns.get(name, INVALID_LSN) for name in members])
+    return flushed[-majority(len(members))]
 
 
 def commit_lsn(flush_lsns: Mapping[str, Lsn], membership: Membership, term_start_lsn: Lsn) -> Lsn:

@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from walproxy.quorum.coding import Reader, Writer
 from walproxy.quorum.errors import MessageMalformed
@@ -151,6 +151,10 @@ Message = Greeting | VoteRequest | VoteReply | Elected | Append | HistoryFile | 
 _HEADER = struct.Struct("!cBI")  # Tag, protocol version, membership generation.
 _APPEND = struct.Struct("!QIQQQ")  # Then the WAL.
 _REPLY = struct.Struct("!QQQQIIIIH")  # Then the slots.
+_REPLY_HEAD = struct.Struct("!QQQQ")
+_APPEND_AT: Final = _HEADER.size + _APPEND.size
+_REPLY_AT: Final = _HEADER.size + _REPLY_HEAD.size
+_PLAIN: Final = bytes(_REPLY.size - _REPLY_HEAD.size)  # No feedback, no slots.
 _NO_FEEDBACK: Final = Feedback()
 
 
@@ -160,7 +164,24 @@ def encode(message: Message) -> bytes:
     return _HEADER.pack(tag, PROTOCOL_VERSION, message.generation) + body(message)
 
 
-def append_prefix(message: Append) -> bytes:
+class AppendHead(Protocol):
+    """An Append, or what is to become one."""
+
+    @property
+    def generation(self) -> int: ...
+    @property
+    def term(self) -> int: ...
+    @property
+    def tli(self) -> int: ...
+    @property
+    def start_lsn(self) -> Lsn: ...
+    @property
+    def commit_lsn(self) -> Lsn: ...
+    @property
+    def horizon_lsn(self) -> Lsn: ...
+
+
+def append_prefix(message: AppendHead) -> bytes:
     """All of an Append but its WAL, for a sender that has the WAL elsewhere."""
     return _HEADER.pack(b"a", PROTOCOL_VERSION, message.generation) + _APPEND.pack(
         message.term, message.tli, message.start_lsn, message.commit_lsn, message.horizon_lsn
@@ -178,6 +199,13 @@ def decode(data: bytes) -> Message:
     tag, version, generation = _HEADER.unpack_from(data)
     if version != PROTOCOL_VERSION:
         raise MessageMalformed("protocol version is not ours", version=version, ours=PROTOCOL_VERSION)
+    # Nearly all that comes is an Append, or a reply without slots or feedback.
+    if tag == b"a" and _APPEND_AT <= len(data) <= _APPEND_AT + WAL_BYTES_MAX:
+        term, tli, start, commit, horizon = _APPEND.unpack_from(data, _HEADER.size)
+        return Append(generation, term, tli, Lsn(start), Lsn(commit), Lsn(horizon), data[_APPEND_AT:])
+    if tag == b"A" and len(data) == _REPLY_AT + len(_PLAIN) and data.endswith(_PLAIN):
+        term, flush, write, commit = _REPLY_HEAD.unpack_from(data, _HEADER.size)
+        return AppendReply(generation, term, Lsn(flush), Lsn(write), Lsn(commit), _NO_FEEDBACK)
     read = _DECODE.get(tag)
     if read is None:
         raise MessageMalformed("unknown message", tag=tag)

@@ -25,6 +25,7 @@ from walproxy.quorum.terms import TermHistory, common_lsn
 from walproxy.wire.lsn import INVALID_LSN, Lsn, segment_start
 
 _NEVER_S = float("-inf")
+_ANSWERS = (AppendReply, VoteReply, Greeting)  # A union would be made anew at each look.
 
 
 class Role(enum.Enum):
@@ -39,12 +40,13 @@ class Timing:
     """Seconds.
 
     A member stands after a silence of one to two `election_timeout_s`, and steps aside when it has not heard
-    from a majority for one. A commit LSN that no WAL carries is sent on after `commit_delay_s`.
+    from a majority for one. A commit LSN that no WAL carries is sent on after `commit_delay_s`, counted
+    from the last WAL: while more comes, that brings it.
     """
 
     election_timeout_s: float = 1.0
     heartbeat_interval_s: float = 0.2
-    commit_delay_s: float = 0.005
+    commit_delay_s: float = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,12 +174,11 @@ class Proposer:
             return max(self._stand_s, self._log.leader_heard_s + self._patience_s)
         if self.role is not Role.PROPOSING:
             return self._stand_s
-        heartbeat = self._timing.heartbeat_interval_s
-        due = [self._quorum_s + self._timing.election_timeout_s]
-        due += [peer.sent_s + heartbeat for peer in self.peers.values() if peer.is_connected]
-        if self._commit_due_s is not None:
-            due.append(self._commit_due_s)
-        return min(due)
+        due_s = self._quorum_s + self._timing.election_timeout_s
+        for peer in self.peers.values():
+            if peer.is_connected:
+                due_s = min(due_s, peer.sent_s + self._timing.heartbeat_interval_s)
+        return due_s if self._commit_due_s is None else min(due_s, self._commit_due_s)
 
     def tick(self, now_s: float, draw: float) -> None:
         """Time has passed.
@@ -203,16 +204,19 @@ class Proposer:
         # It may lag: it costs a little disk, and counting it anew for each Append costs time.
         self.told_horizon_lsn = self.horizon_lsn()
         is_commit_due = self._commit_due_s is not None and now_s >= self._commit_due_s
+        if is_commit_due:
+            self._commit_due_s = None
         for name, peer in self.peers.items():
-            is_silent = now_s - peer.sent_s >= self._timing.heartbeat_interval_s
-            has_news = is_commit_due and peer.sent_commit_lsn < self.known_commit_lsn
-            if peer.is_streaming and (is_silent or has_news):
+            silent_s = now_s - peer.sent_s
+            is_silent = silent_s >= self._timing.heartbeat_interval_s
+            has_news = is_commit_due and peer.is_streaming and peer.sent_commit_lsn < self.known_commit_lsn
+            if has_news and not is_silent and silent_s < self._timing.commit_delay_s:
+                self._commit_due_s = now_s + self._timing.commit_delay_s
+            elif peer.is_streaming and (is_silent or has_news):
                 self._send_range(name, peer, peer.next_lsn, now_s)
             elif peer.is_connected and is_silent:
                 peer.sent_s = now_s
                 self._outbox.append((name, self._log.introduction()))
-        if is_commit_due:
-            self._commit_due_s = None
 
     def on_leader_lost(self, now_s: float, draw: float) -> None:
         """The proposer's connection ended: do not wait out the silence. Source: docs/quorum.md rule 4."""
@@ -447,7 +451,7 @@ class Proposer:
 
     def _hear(self, name: str, message: Message, now_s: float) -> None:
         self.peer(name).heard_s = now_s
-        if not isinstance(message, VoteReply | AppendReply | Greeting):
+        if not isinstance(message, _ANSWERS):
             raise MessageRefused("not a message to a proposer", peer=name, kind=type(message).__name__)
         self._term_max = max(self._term_max, message.term)
         is_ours = self.role is Role.PROPOSING
@@ -563,8 +567,8 @@ class Proposer:
                     peer.told_entries = len(entries)
                     self._outbox.append((name, self._elected(peer.next_lsn)))
                 stop = min(end, peer.next_lsn + self._chunk_bytes_max)
-                # One Append is of one timeline.
-                stop = min([stop, *(e.start_lsn for e in entries if e.start_lsn > peer.next_lsn)])
+                if entries[-1].start_lsn > peer.next_lsn:  # One Append is of one timeline.
+                    stop = min([stop, *(e.start_lsn for e in entries if e.start_lsn > peer.next_lsn)])
                 if stop - peer.write_lsn > self._window_bytes_max:
                     break
                 self._send_range(name, peer, Lsn(stop), now_s)

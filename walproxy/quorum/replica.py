@@ -76,14 +76,14 @@ class Replica:
     def on_request(self, peer: str, message: Message, now_s: float) -> None:
         """A message to our acceptor. Raises MessageRefused: close that connection."""
         match message:
+            case Append():
+                self.acceptor.on_append(peer, message, now_s)
             case Greeting():
                 self.acceptor.on_greeting(peer, message)
             case VoteRequest():
                 self.acceptor.on_vote_request(peer, message, now_s)
             case Elected():
                 self.acceptor.on_elected(peer, message, now_s)
-            case Append():
-                self.acceptor.on_append(peer, message, now_s)
             case HistoryFile():
                 self.acceptor.on_history(peer, message)
             case VoteReply() | AppendReply():
@@ -93,13 +93,13 @@ class Replica:
     def on_answer(self, peer: str, message: Message, now_s: float, draw: float) -> None:
         """A message to our proposer. Raises MessageRefused: close that connection."""
         match message:
+            case AppendReply():
+                if self.proposer.on_append_reply(peer, message, now_s):
+                    self.acceptor.on_commit(self.proposer.commit_lsn)
             case Greeting():
                 self.proposer.on_greeting(peer, message, now_s)
             case VoteReply():
                 self.proposer.on_vote_reply(peer, message, now_s, draw)
-            case AppendReply():
-                if self.proposer.on_append_reply(peer, message, now_s):
-                    self.acceptor.on_commit(self.proposer.commit_lsn)
             case VoteRequest() | Elected() | Append() | HistoryFile():
                 raise MessageRefused("not a message to a proposer", peer=peer, kind=type(message).__name__)
         self._notice_leader(now_s)
@@ -111,7 +111,7 @@ class Replica:
             proposer.become_following()
         if not self.is_proposing and acceptor.leader == self.name:
             acceptor.on_leader_lost(self.name)
-        is_standing = proposer.role in {Role.ASKING, Role.STANDING}
+        is_standing = proposer.role is Role.ASKING or proposer.role is Role.STANDING
         if is_standing and acceptor.hears_leader(now_s):
             proposer.become_following()
 

@@ -229,7 +229,7 @@ class SegmentStore:
         assert self._files is not None
         size = self._files.segment_size
         rest = memoryview(wal)
-        with self._poisoning():
+        try:
             while rest:
                 at = self._write_lsn
                 segment = SegmentId(segment_start(at, size), tli)
@@ -243,11 +243,13 @@ class SegmentStore:
                 if self._write_lsn == segment.start_lsn + size:
                     self._full.append(self._open)
                     self._open = None
+        except OSError as error:
+            raise self._poisoned(error) from error
 
     def sync(self) -> None:
         """Make everything written durable. Raises Poisoned."""
         self._check()
-        with self._poisoning():
+        try:
             while self._full:
                 segment, fd = self._full[0]
                 os.fdatasync(fd)
@@ -259,6 +261,8 @@ class SegmentStore:
                 os.fdatasync(self._open[1])
             if self._files is not None:
                 self._files.sync_names()
+        except OSError as error:
+            raise self._poisoned(error) from error
 
     def _turn_to(self, segment: SegmentId) -> None:
         """Go on writing in another file."""
@@ -376,12 +380,16 @@ class SegmentStore:
 
     @contextlib.contextmanager
     def _poisoning(self) -> Iterator[None]:
-        """A failed write or sync is never tried again: what the kernel kept of it nobody knows."""
+        """As `_poisoned`, for what need not be quick."""
         try:
             yield
         except OSError as error:
-            self._is_poisoned = True
-            raise Poisoned("a write or sync of WAL failed", directory=self._path, error=error) from error
+            raise self._poisoned(error) from error
+
+    def _poisoned(self, error: OSError) -> Poisoned:
+        """A failed write or sync is never tried again: what the kernel kept of it nobody knows."""
+        self._is_poisoned = True
+        return Poisoned("a write or sync of WAL failed", directory=self._path, error=error)
 
     def _close_descriptors(self) -> None:
         for _, fd in [*self._full, *([self._open] if self._open else [])]:

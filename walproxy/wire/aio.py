@@ -50,7 +50,7 @@ from walproxy.wire.errors import (
     SqlError,
     WireError,
 )
-from walproxy.wire.frames import FrameBuffer
+from walproxy.wire.frames import Frame, FrameBuffer
 from walproxy.wire.function import Argument, Column, Function, Functions, Row
 from walproxy.wire.handshake import STARTUP_LENGTH_MAX, Cancel, Startup, accept, handshake
 from walproxy.wire.messages import Message
@@ -207,10 +207,9 @@ class Connection:
             await self._fill()
         return messages.decode(frame, messages.FRONTEND)
 
-    def next_message_ready(self) -> Message | None:
-        """As `next_message`, of what is already here; None if nothing is."""
-        frame = self._frames.next_frame()
-        return None if frame is None else messages.decode(frame, messages.FRONTEND)
+    def next_frame_ready(self) -> Frame | None:
+        """The next message of the client, undecoded; None if it is not here yet."""
+        return self._frames.next_frame()
 
     async def _fill(self) -> None:
         data = await self._reader.read(_READ_BYTES)
@@ -313,10 +312,10 @@ class CopyStream:
 
     def receive_ready(self) -> bytes | None:
         """As `receive`, of what is already here; None also if nothing is."""
-        while not self._is_done and (message := self._connection.next_message_ready()) is not None:
-            data = self._take(message)
-            if data is not None:
-                return data
+        while not self._is_done and (frame := self._connection.next_frame_ready()) is not None:
+            if frame.tag == messages.CopyData.tag:
+                return frame.body
+            self._take(messages.decode(frame, messages.FRONTEND))
         return None
 
     def _take(self, message: Message) -> bytes | None:
@@ -363,7 +362,7 @@ class CopyStream:
 
     def send(self, data: bytes) -> None:
         """Queue one CopyData; it goes out as soon as the socket takes it."""
-        self._writer.write(messages.CopyData.tag + (4 + len(data)).to_bytes(4) + data)
+        self._writer.write(b"".join((messages.CopyData.tag, (4 + len(data)).to_bytes(4), data)))
 
     async def flush(self) -> None:
         """Wait until the socket has taken all but a bounded rest of what was queued."""

@@ -1,7 +1,7 @@
 """Bytes in, whole frames out."""
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from walproxy.wire.errors import RemoteProtocolError
 
@@ -10,8 +10,7 @@ _UNTAGGED = struct.Struct("!I")
 _LENGTH_MIN = 4  # The length counts itself but not the tag.
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     tag: bytes
     body: bytes
 

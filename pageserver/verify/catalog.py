@@ -118,7 +118,8 @@ SELECT c.oid::int8, n.nspname, c.relname, c.relkind::text, c.relpersistence = 'u
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_database d ON d.datname = current_database()
-LEFT JOIN pg_am am ON am.oid = c.relam
+LEFT JOIN pg_am used ON used.oid = c.relam
+LEFT JOIN pg_am am ON am.amhandler = used.amhandler AND am.oid < 16384
 LEFT JOIN pg_sequence s ON s.seqrelid = c.oid
 WHERE c.oid = %(oid)s OR c.oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = %(oid)s)
 ORDER BY c.oid <> %(oid)s, c.oid
@@ -216,7 +217,10 @@ def _relation(row: tuple[Any, ...]) -> Relation:
 
 
 def _kind(relkind: str, method: str | None) -> PageKind:
-    """How the pages of a relation are laid out. Access methods that are not built in log generic records."""
+    """How the pages of a relation are laid out, by the built-in access method with its handler, whatever its name.
+
+    Others log generic records.
+    """
     if relkind == "S":
         return PageKind.SEQUENCE
     built_in = {kind.value: kind for kind in PageKind if kind not in (PageKind.SEQUENCE, PageKind.VM)}

@@ -326,6 +326,18 @@ def test_relations_and_databases_can_be_chosen(quiet: tuple[Server, Program]) ->
     assert (code, "no such database" in said) == (1, True)
 
 
+def test_a_built_in_access_method_is_known_under_another_name(quiet: tuple[Server, Program]) -> None:
+    primary, pageserver = quiet
+    primary.query("create access method heap2 type table handler heap_tableam_handler")
+    primary.query("create table renamed (id int) using heap2")
+    primary.query("insert into renamed select generate_series(1, 100)")
+    primary.query("select count(*) from renamed")  # Sets hint bits, which are not in the WAL.
+
+    report = identical(verify(pageserver, "--primary", primary.conninfo(), "--relation", "renamed"))
+
+    assert report["sections"]["relations"]["masked"]["hint_bits"] == 1
+
+
 def test_what_cannot_be_verified_is_said_with_what_to_do(
     quiet: tuple[Server, Program], new_server: NewServer
 ) -> None:

@@ -1,21 +1,23 @@
 """`pageserver check-wal`: redo proven by the page images that Postgres itself put into the WAL."""
 
+import asyncio
 import json
 import re
 import struct
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from pageserver.checklive import LiveCheck
 from pageserver.errors import ConfigInvalid, ExitCode
 from walcore._native import WalChecker
-from walproxy.wire.lsn import Lsn
+from walproxy.wire.lsn import Lsn, parse_lsn
 
 _SEGMENT_NAME: Final = re.compile(r"([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})(\.partial)?")
 _LONG_HEADER: Final = struct.Struct("<HHIQI4xQII")  # Ends with: system id, segment size, block size.
@@ -68,6 +70,17 @@ class Report:
     counts: tuple[Count, ...]
     differences: tuple[Difference, ...]
 
+    @classmethod
+    def of(cls, checker: WalChecker, start_lsn: int, end_reason: str | None) -> Self:
+        return cls(
+            major=checker.major,
+            start_lsn=start_lsn,
+            end_lsn=checker.record_end_lsn,
+            end_reason=end_reason,
+            counts=tuple(Count(**count) for count in checker.counts()),
+            differences=tuple(Difference(**difference) for difference in checker.differences()),
+        )
+
     @property
     def compared(self) -> int:
         """Pages compared with an image."""
@@ -85,19 +98,54 @@ class Report:
 
 
 def command(
-    directory: Annotated[Path, typer.Argument(help="Directory with plain WAL segment files.")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR|CONNINFO",
+            help="Directory with plain WAL segment files, pg_wal or an archive; or a libpq connection string.",
+        ),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    start: Annotated[
+        str | None,
+        typer.Option(help="LSN to begin at, of a live server; default: its current segment."),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on with a live server until interrupted.")
+    ] = False,
 ) -> None:
-    """Redo WAL written with wal_consistency_checking = all, and compare with the images in it."""
+    """Redo WAL written with wal_consistency_checking = all, and compare with the images in it.
+
+    Exit codes: 0 no page differs, 3 one does, 2 the WAL has no image to compare with.
+    """
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        report = check(directory, progress)
+    if "=" in target and not Path(target).exists():
+        report = asyncio.run(check_server(target, None if start is None else parse_lsn(start), follow=follow))
+    elif start is not None or follow:
+        raise ConfigInvalid("--start and --follow are for a live server", target=target)
+    else:
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+            report = check(Path(target), progress)
     if as_json:
         typer.echo(json.dumps(asdict(report)))
     else:
         _print(report)
     if report.different:
         raise typer.Exit(ExitCode.DAMAGED)
+    if not report.compared:
+        console.print("nothing to compare with: is wal_consistency_checking set to all?", highlight=False)
+        raise typer.Exit(ExitCode.RUNTIME)
+
+
+async def check_server(conninfo: str, start_lsn: Lsn | None = None, *, follow: bool = False) -> Report:
+    """Check what a server or a walproxy node has, from ``start_lsn`` or its current segment on.
+
+    Raises:
+        StreamBroken, ConfigInvalid: as `LiveCheck`.
+    """
+    live = await LiveCheck.begin(conninfo, start_lsn)
+    await live.run(follow=follow)
+    return Report.of(live.checker, live.start_lsn, live.end_reason)
 
 
 def check(directory: Path, progress: Progress | None = None) -> Report:
@@ -119,14 +167,7 @@ def check(directory: Path, progress: Progress | None = None) -> Report:
             break
         if progress and task is not None:
             progress.advance(task)
-    return Report(
-        major=checker.major,
-        start_lsn=segments[0].start_lsn,
-        end_lsn=checker.record_end_lsn,
-        end_reason=end_reason,
-        counts=tuple(Count(**count) for count in checker.counts()),
-        differences=tuple(Difference(**difference) for difference in checker.differences()),
-    )
+    return Report.of(checker, segments[0].start_lsn, end_reason)
 
 
 def find_segments(directory: Path) -> tuple[list[Segment], int]:

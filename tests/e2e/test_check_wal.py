@@ -1,5 +1,6 @@
 """Redo proven by Postgres: every page image that `wal_consistency_checking` puts into the WAL."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import typer
 from typer.testing import CliRunner
 
 from pageserver import checkwal
-from pageserver.errors import ConfigInvalid
+from pageserver.errors import ConfigInvalid, ExitCode
 from tests.fix_pg import NewServer
 from tools.server import Server
+from walproxy.wire.lsn import parse_lsn
 
 TABLES = """
     create table plain(id serial primary key, k int, v text);
@@ -232,6 +234,36 @@ def test_the_command_reports_what_it_compared(server: Server) -> None:
     report = json.loads(done.stdout)
     assert report["differences"] == []
     assert sum(count["compared"] for count in report["counts"]) > 100
+
+
+def test_a_live_server_is_checked_up_to_its_end(server: Server) -> None:
+    start_lsn = parse_lsn(str(server.value("select pg_current_wal_lsn()")))
+    run(server, TABLES)
+    end_lsn = parse_lsn(str(server.value("select pg_current_wal_flush_lsn()")))
+
+    report = asyncio.run(checkwal.check_server(server.conninfo(), start_lsn))
+
+    assert report.end_reason is None
+    assert (report.start_lsn, report.major) == (start_lsn - start_lsn % 8192, server.major)
+    assert report.end_lsn >= end_lsn
+    assert report.differences == ()
+    assert report.compared > 100
+
+
+def test_a_place_that_a_live_server_has_not_come_to_is_refused(server: Server) -> None:
+    with pytest.raises(ConfigInvalid, match="has not come to the start"):
+        asyncio.run(checkwal.check_server(server.conninfo(), parse_lsn("F/0")))
+
+
+def test_wal_without_images_is_not_called_checked(new_server: NewServer) -> None:
+    server = new_server().start()
+    app = typer.Typer()
+    app.command()(checkwal.command)
+
+    done = CliRunner().invoke(app, [server.conninfo()])
+
+    assert done.exit_code == ExitCode.RUNTIME, done.output
+    assert "nothing to compare with" in done.output
 
 
 def test_a_directory_without_wal_is_refused(tmp_path: Path) -> None:

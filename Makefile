@@ -15,7 +15,7 @@ PYTEST_ARGS ?=
 SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight dev native hooks fmt lint test test-rust test-fast sim sim-long demo bench matrix clean
+.PHONY: help preflight dev native hooks fmt lint test test-rust test-fast sim sim-long demo bench matrix oracle redo-coverage clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -82,6 +82,12 @@ bench: dev ## the benchmarks, each beside its peer (build/bench.json)
 matrix: dev ## every combination of settings and kills, on 15 and 18; about an hour (build/matrix.json)
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m matrix --matrix --timeout 2400 --draw-seed $(SEED) \
 	  --results build/matrix.json tests/e2e $(PYTEST_ARGS)
+
+oracle: dev ## redo against every image that servers of 15 to 18 log; an hour, 30 GB (docs/results)
+	$(BIN)/python -m tests.oracle
+
+redo-coverage: dev ## docs/redo-coverage.md, from what `make oracle` found
+	$(BIN)/python -m tests.oracle --table
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache $(RUST)/target

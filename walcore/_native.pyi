@@ -75,6 +75,13 @@ class WalScanner:
 def rmgr_names() -> list[str]:
     """Names of the built-in resource managers, as pg_waldump prints them; a name's place is its number."""
 
+def record_types(major: int) -> list[tuple[str, str]]:
+    """Resource manager and name of every kind of record that ``major`` has, in order of their numbers.
+
+    Raises:
+        ValueError: no supported major.
+    """
+
 @final
 class WalInspector:
     """Reads WAL for people: checks all of it, and renders or counts the records asked for.

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -234,6 +235,22 @@ def test_the_command_reports_what_it_compared(server: Server) -> None:
     report = json.loads(done.stdout)
     assert report["differences"] == []
     assert sum(count["compared"] for count in report["counts"]) > 100
+
+
+def test_a_hole_in_an_archive_ends_the_check_and_is_said(server: Server, tmp_path: Path) -> None:
+    run(server, TABLES)
+    for _ in range(3):
+        server.query("select pg_switch_wal()")
+        server.query("create table if not exists more as select 1 as i")
+        server.query("drop table more")
+    segments = sorted(path for path in stopped(server).iterdir() if path.is_file())
+    for path in [*segments[:2], segments[3]]:
+        shutil.copy(path, tmp_path)
+
+    report = checkwal.check(tmp_path)
+
+    assert report.end_reason == f"a segment file is missing behind {segments[1].name}: 1 more were not read"
+    assert report.compared > 100
 
 
 def test_a_live_server_is_checked_up_to_its_end(server: Server) -> None:

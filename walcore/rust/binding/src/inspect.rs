@@ -79,6 +79,16 @@ pub fn rmgr_names() -> Vec<&'static str> {
     rmgr::RMGRS.iter().map(|(_, name)| *name).collect()
 }
 
+/// Every kind of record of a major: name of the resource manager, name of the record.
+#[pyfunction]
+pub fn record_types(major: u8) -> PyResult<Vec<(String, &'static str)>> {
+    let major = Major::from_number(major).ok_or_else(|| PyValueError::new_err("no supported major"))?;
+    Ok(walcore::describe::record_types(major)
+        .into_iter()
+        .map(|(rmid, name)| (rmgr::name(rmid), name))
+        .collect())
+}
+
 impl WalInspector {
     fn lock(&self) -> MutexGuard<'_, Inspection> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

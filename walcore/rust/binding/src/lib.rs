@@ -32,6 +32,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<dump::WalDump>()?;
     module.add_class::<inspect::WalInspector>()?;
     module.add_function(wrap_pyfunction!(inspect::rmgr_names, module)?)?;
+    module.add_function(wrap_pyfunction!(inspect::record_types, module)?)?;
     module.add_class::<layer::Ingest>()?;
     module.add_class::<layer::Layer>()?;
     module.add_class::<layer::BaseWriter>()?;

@@ -25,7 +25,7 @@ pub mod zone;
 pub use dump::{Dump, Dumped, Form};
 pub use filter::Filter;
 pub use inspect::Inspector;
-pub use names::record_name;
+pub use names::{record_name, record_types};
 pub use scene::Scene;
 pub use stats::{Stats, Totals};
 pub use zone::Zone;

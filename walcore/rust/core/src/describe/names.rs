@@ -36,6 +36,21 @@ pub fn record_name(major: Major, rmid: u8, info: u8) -> Option<&'static str> {
     }
 }
 
+/// Every kind of record that a major can write: resource manager and name, in order of their numbers.
+pub fn record_types(major: Major) -> Vec<(u8, &'static str)> {
+    let mut types: Vec<(u8, &'static str)> = Vec::new();
+    for (rmid, _) in rmgr::RMGRS {
+        for info in (0u8..=240).step_by(16) {
+            if let Some(name) = record_name(major, rmid, info)
+                && !types.contains(&(rmid, name))
+            {
+                types.push((rmid, name));
+            }
+        }
+    }
+    types
+}
+
 macro_rules! names {
     ($($(#[$doc:meta])* $name:ident { $($opcode:literal => $record:literal,)* })*) => { $(
         $(#[$doc])*

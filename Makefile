@@ -15,7 +15,7 @@ PYTEST_ARGS ?=
 SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight dev native hooks fmt lint test test-rust test-fast sim sim-long demo bench matrix oracle redo-coverage clean
+.PHONY: help preflight dev native hooks fmt lint test test-rust test-fast sim sim-long demo bench matrix oracle redo-coverage fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -33,7 +33,7 @@ $(VENV)/.python: pyproject.toml
 	$(BIN)/python -m pip install -q -r $(VENV)/requirements.txt
 	@touch $@
 
-NATIVE_SOURCES := $(shell find $(RUST) -name '*.rs' -not -path '*/target/*') $(RUST)/Cargo.toml $(RUST)/Cargo.lock $(RUST)/core/Cargo.toml $(RUST)/binding/Cargo.toml
+NATIVE_SOURCES := $(shell find $(RUST)/core $(RUST)/binding -name '*.rs') $(RUST)/Cargo.toml $(RUST)/Cargo.lock $(RUST)/core/Cargo.toml $(RUST)/binding/Cargo.toml
 $(VENV)/.native: $(VENV)/.python $(NATIVE_SOURCES)
 	PIP_QUIET=1 VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop -q --release
 	@touch $@
@@ -61,7 +61,7 @@ test: dev test-rust ## every test that fits 20 minutes, servers included
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 20 $(PYTEST_ARGS)
 
 test-rust: $(VENV)/.python ## the native core's own tests
-	$(CARGO) test --manifest-path $(RUST)/Cargo.toml --locked --quiet -p walcore
+	$(CARGO) test --manifest-path $(RUST)/Cargo.toml --locked --quiet -p walcore -p walcore-fuzz
 
 test-fast: dev ## what needs no server, in under a minute
 	$(BIN)/pytest -q tests/unit tests/property tests/test_tidy.py $(PYTEST_ARGS)
@@ -88,6 +88,11 @@ oracle: dev ## redo against every image that servers of 15 to 18 log; an hour, 3
 
 redo-coverage: dev ## docs/redo-coverage.md, from what `make oracle` found
 	$(BIN)/python -m tests.oracle --table
+
+FUZZ_SECONDS ?= 20
+FUZZ_ARGS ?=
+fuzz: dev ## hostile bytes: each target for FUZZ_SECONDS, damaged records and pages, every flip of 1 MB; a release takes 600
+	$(BIN)/python -m tools.fuzz --seconds $(FUZZ_SECONDS) --seed $(SEED) $(FUZZ_ARGS)
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache $(RUST)/target

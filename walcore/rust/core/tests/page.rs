@@ -160,3 +160,16 @@ fn transactions_precede_round_the_clock_and_permanent_ones_come_first() {
     assert!(xid_precedes(u32::MAX, 5) && !xid_precedes(5, u32::MAX));
     assert!(xid_precedes(2, u32::MAX) && !xid_precedes(u32::MAX, 2));
 }
+
+#[test]
+fn a_line_pointer_into_the_header_or_the_special_space_gives_no_item() {
+    let mut page = PageBuf::zeroed();
+    page.init(16);
+    page.append_item(&[7; 24]).unwrap();
+    let own = page.item_id(1).unwrap();
+    assert_eq!(page.item(own), Ok(&[7; 24][..]));
+    for (offset, len) in [(0, 24), (23, 2), (24, 4), (own.offset() - 8, 24), (own.offset(), 25), (8176, 8)] {
+        let id = ItemId::new(offset, ItemId::NORMAL, len);
+        assert!(page.item(id).is_err() && page.item_mut(id).is_err(), "offset={offset} len={len}");
+    }
+}

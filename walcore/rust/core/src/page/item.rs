@@ -113,12 +113,23 @@ impl PageBuf {
 
     /// The bytes behind a line pointer.
     pub fn item(&self, id: ItemId) -> Result<&[u8], Misfit> {
+        self.check_place(id)?;
         self.slice(id.offset(), id.offset() + id.len())
     }
 
     /// The bytes behind a line pointer, to change.
     pub fn item_mut(&mut self, id: ItemId) -> Result<&mut [u8], Misfit> {
+        self.check_place(id)?;
         self.slice_mut(id.offset(), id.offset() + id.len())
+    }
+
+    /// An item lies between `upper` and `special`: never in the header, where a change of it would move them.
+    fn check_place(&self, id: ItemId) -> Result<(), Misfit> {
+        let end = id.offset() + id.len();
+        if id.is_empty() || id.offset() >= usize::from(self.upper()) && end <= usize::from(self.special()) {
+            return Ok(());
+        }
+        Err("line pointer points outside of the items")
     }
 
     /// The bytes of the item with a number, which must be a live one.

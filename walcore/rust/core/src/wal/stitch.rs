@@ -45,10 +45,11 @@ impl<'a> RawRecord<'a> {
 ///
 /// Bytes come in pieces of any size. A record is given out once it is whole with its padding, so that its end is
 /// never past what was fed; `XLOG_SWITCH` once the rest of its segment was fed. A record on one page is borrowed from
-/// the piece; one that spans pages or pieces is gathered in a buffer, which grows only as its bytes arrive.
+/// the piece; one that spans pages or pieces is gathered in a buffer, which grows only as its bytes arrive. Two streams
+/// that are equal give the same from there on.
 ///
 /// Source: `XLogDecodeNextRecord` in `src/backend/access/transam/xlogreader.c`.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WalStream {
     seg_size: u64,
     system_id: Option<u64>,
@@ -146,6 +147,12 @@ impl WalStream {
     }
 
     /// Takes the next bytes; calls `each` for every record that they complete, in order.
+    ///
+    /// Damage ends the stream before the record that it is in. Three fields of page headers have no say in any record,
+    /// and are only seen to be wrong beside another page's: a timeline that grows, and the first magic and the first
+    /// system identifier, if the major and the cluster were not given. Timeline and magic are compared with the next
+    /// page, and where that is in the same piece the stream ends before the wrong one; the identifier with the next
+    /// segment. Else the stream ends at that other page, behind records that are the right ones.
     ///
     /// # Errors
     /// The first thing that is not the WAL it should be, or what `each` returned. Positions then stay at the last
@@ -281,6 +288,7 @@ impl WalStream {
             // The common case: all of it is here.
             if let Some(header) = input.get(..PageHeader::LONG_LEN) {
                 let header = PageHeader::decode(page, header)?;
+                self.foresee(&header, input.get(PAGE_LEN as usize..).unwrap_or_default())?;
                 self.open_page(header)?;
                 self.pos = Lsn(page.0 + header.own_len() as u64);
                 return Ok(header.own_len());
@@ -296,6 +304,25 @@ impl WalStream {
             self.open_page(header)?;
         }
         Ok(taken.len())
+    }
+
+    /// Checks a page header against the one behind it, where that is here: of a header that begins a timeline or the
+    /// stream, nothing before it says whether it is right.
+    fn foresee(&self, header: &PageHeader, behind: &[u8]) -> Result<(), WalError> {
+        if header.tli <= self.tli && self.major.is_some() {
+            return Ok(());
+        }
+        let at = header.page_addr;
+        let Ok(next) = PageHeader::decode(Lsn(at.0 + PAGE_LEN), behind) else { return Ok(()) };
+        if next.major != header.major {
+            let (expected, found) = (next.major.wal_magic().into(), header.major.wal_magic().into());
+            return Err(WalError::Mismatch { at, field: "xlp_magic", expected, found });
+        }
+        if next.tli < header.tli {
+            let (expected, found) = (next.tli.into(), header.tli.into());
+            return Err(WalError::Mismatch { at, field: "xlp_tli", expected, found });
+        }
+        Ok(())
     }
 
     /// Checks a page header against the stream, and what it says of a continued record against `state`.
@@ -521,7 +548,8 @@ impl WalStream {
                 let (expected, found) = (prev.0, header.prev.0);
                 Err(WalError::Mismatch { at: start, field: "xl_prev", expected, found })
             }
-            None if header.prev >= start => {
+            // It began before the stream, or it would have been given.
+            None if header.prev >= self.record_end => {
                 Err(WalError::BadField { at: start, field: "xl_prev", value: header.prev.0 })
             }
             _ => Ok(()),

@@ -1,12 +1,13 @@
 """RecentWal: the newest WAL in memory, so that what has just come in need not be read from disk to go out."""
 
+import threading
 from collections import deque
 
 from walproxy.wire.lsn import INVALID_LSN, Lsn
 
 
 class RecentWal:
-    """Unbroken chunks up to the end of the log, the oldest dropped first.
+    """Unbroken chunks up to the end of the log, the oldest dropped first. One thread writes, any may read.
 
     Args:
         bytes_max: kept at most, once all of it is on disk.
@@ -16,38 +17,45 @@ class RecentWal:
         self._bytes_max = bytes_max
         self._chunks: deque[tuple[Lsn, bytes]] = deque()
         self._size = 0
+        self._lock = threading.Lock()
         self.end_lsn = INVALID_LSN
 
     def clear(self) -> None:
         """Forget all: the log was cut, or goes on elsewhere."""
-        self._chunks.clear()
-        self._size = 0
-        self.end_lsn = INVALID_LSN
+        with self._lock:
+            self._clear()
 
     def add(self, lsn: Lsn, wal: bytes, *, stored_lsn: Lsn) -> None:
         """Take the next bytes of the log; what is below `stored_lsn` may be dropped."""
-        if lsn != self.end_lsn:
-            self.clear()
-        self._chunks.append((lsn, wal))
-        self._size += len(wal)
-        self.end_lsn = Lsn(lsn + len(wal))
-        while self._size > self._bytes_max:
-            first, chunk = self._chunks[0]
-            if first + len(chunk) > stored_lsn:
-                break
-            self._chunks.popleft()
-            self._size -= len(chunk)
+        with self._lock:
+            if lsn != self.end_lsn:
+                self._clear()
+            self._chunks.append((lsn, wal))
+            self._size += len(wal)
+            self.end_lsn = Lsn(lsn + len(wal))
+            while self._size > self._bytes_max:
+                first, chunk = self._chunks[0]
+                if first + len(chunk) > stored_lsn:
+                    break
+                self._chunks.popleft()
+                self._size -= len(chunk)
 
     def get(self, start_lsn: Lsn, end_lsn: Lsn) -> bytes | None:
         """The bytes of that range; None if not all of them are here."""
-        if not self._chunks or start_lsn < self._chunks[0][0] or end_lsn > self.end_lsn:
-            return None
         parts: list[bytes] = []
-        for lsn, chunk in reversed(self._chunks):
-            if lsn >= end_lsn:
-                continue
-            from_at, to_at = max(start_lsn - lsn, 0), end_lsn - lsn
-            parts.append(chunk if from_at == 0 and to_at >= len(chunk) else chunk[from_at:to_at])
-            if lsn <= start_lsn:
-                break
+        with self._lock:
+            if not self._chunks or start_lsn < self._chunks[0][0] or end_lsn > self.end_lsn:
+                return None
+            for lsn, chunk in reversed(self._chunks):
+                if lsn >= end_lsn:
+                    continue
+                from_at, to_at = max(start_lsn - lsn, 0), end_lsn - lsn
+                parts.append(chunk if from_at == 0 and to_at >= len(chunk) else chunk[from_at:to_at])
+                if lsn <= start_lsn:
+                    break
         return parts[0] if len(parts) == 1 else b"".join(reversed(parts))
+
+    def _clear(self) -> None:
+        self._chunks.clear()
+        self._size = 0
+        self.end_lsn = INVALID_LSN

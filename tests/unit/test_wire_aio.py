@@ -284,6 +284,7 @@ async def test_an_error_in_a_copy_reaches_the_client_and_the_connection_stays(po
         await connection.receive()
 
     assert caught.value.sqlstate == "58P01"
+    connection.send(b"late")  # Of another task that has not heard yet: it goes nowhere.
     assert await connection.query("SHOW program.status") == [[b'{"well": true}']]
     connection.close()
 

@@ -30,6 +30,7 @@ class _Copy(enum.Enum):
     NONE = "queries are allowed"
     RUNNING = "both sides send"
     ENDED = "the server has ended it, we have not"
+    FAILED = "the server has ended it with an error: queries are allowed"
 
 
 class CopyBoth:
@@ -204,7 +205,7 @@ class CopyBoth:
         try:
             result = await self._result()
         except SqlError:
-            self._copy = _Copy.NONE
+            self._copy = _Copy.FAILED
             await self._results()
             raise
         if result is None or result.status != pq.ExecStatus.COPY_IN:
@@ -230,7 +231,7 @@ class CopyBoth:
         Raises:
             ConnectFailed: the connection is lost.
         """
-        if self._copy is _Copy.ENDED:  # `receive` will say so.
+        if self._copy in {_Copy.ENDED, _Copy.FAILED}:  # `receive` will say so, or has.
             return
         self._check_copy(wanted=True)
         try:

@@ -6,9 +6,10 @@ import structlog
 
 from pageserver.backup import BackupConnection
 from pageserver.backupfiles import parse_backup_label
+from pageserver.basestate import CONTROL_FILE, add_state
 from pageserver.controlfile import ControlFile, parse_control_file
 from pageserver.errors import BootstrapFailed, Poisoned, Refused
-from pageserver.layers import base_layer_name, store_sizes
+from pageserver.layers import base_layer_name, store_state
 from pageserver.layout import Layout
 from pageserver.manifest import FullPageWrites, LayerEntry, Manifest, replace_manifest, sync_dir
 from pageserver.staging import Staging
@@ -17,7 +18,6 @@ from walproxy.wire.lsn import Lsn, segment_start
 
 logger = structlog.get_logger()
 
-_CONTROL = "global/pg_control"
 _LABEL = "backup_label"
 
 
@@ -62,7 +62,7 @@ class Bootstrap:
         logger.info("base backup begins", slot_lsn=str(self._reserved_lsn))
         end_lsn = self._receive()
         label = parse_backup_label(self.staging.state(_LABEL).decode(errors="replace"))
-        control = parse_control_file(self.staging.state(_CONTROL))
+        control = parse_control_file(self.staging.state(CONTROL_FILE))
         self._check(label.start_lsn, label.tli, control)
         logger.info(
             "base backup received",
@@ -124,7 +124,14 @@ class Bootstrap:
             pages += writer.add_relation(fork.spc, fork.db, fork.rel, fork.fork, fork.files)
         for kind, files in self.staging.slrus():
             pages += writer.add_slru(kind, files)
-        sizes = store_sizes(self._layout.layers, start_lsn, writer.finish())
+        add_state(
+            writer,
+            self.staging.state_names(),
+            self.staging.state,
+            tablespaces=self.staging.tablespaces,
+            major=control.major,
+        )
+        state = store_state(self._layout.layers, start_lsn, writer.finish())
         logger.info("first layer written", pages=pages)
         return Manifest(
             generation=1,
@@ -138,7 +145,7 @@ class Bootstrap:
             consistency_lsn=consistency_lsn,
             end_lsn=start_lsn,
             layers=(LayerEntry(name, start_lsn, start_lsn, path.stat().st_size, level=0),),
-            sizes=sizes,
+            state=state,
             hint_steps=((start_lsn, control.hint_bits_logged),),
             full_page_writes=FullPageWrites(control.full_page_writes, control.redo_lsn),
         )

@@ -1,10 +1,10 @@
-"""Files beside the manifest: layers and the size state, their names and how they are opened and stored."""
+"""Files beside the manifest: layers and the state of ingest, their names and how they are opened and stored."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from pageserver.errors import DataDamaged, Poisoned
-from pageserver.manifest import LayerEntry, SizesEntry, replace_file, sync_dir
+from pageserver.manifest import LayerEntry, StateEntry, replace_file, sync_dir
 from walcore import LayerCorrupt
 from walcore._native import Layer, crc32c
 
@@ -59,28 +59,28 @@ def open_layer(directory: Path, entry: LayerEntry) -> Layer:
         raise DataDamaged("a layer is damaged", path=path, reason=error) from error
 
 
-def store_sizes(directory: Path, lsn: int, sizes: bytes) -> SizesEntry:
-    """Write the size state as of an LSN, durably.
+def store_state(directory: Path, lsn: int, state: bytes) -> StateEntry:
+    """Write the state of ingest as of an LSN, durably.
 
     Raises:
         Poisoned: the disk refused.
     """
-    name = f"{int(lsn):016X}.sizes"
-    replace_file(directory / name, sizes)
-    return SizesEntry(name, len(sizes), crc32c(sizes))
+    name = f"{int(lsn):016X}.state"
+    replace_file(directory / name, state)
+    return StateEntry(name, len(state), crc32c(state))
 
 
-def load_sizes(directory: Path, entry: SizesEntry) -> bytes:
-    """Read the size state that the manifest names.
+def load_state(directory: Path, entry: StateEntry) -> bytes:
+    """Read the state of ingest that the manifest names.
 
     Raises:
         DataDamaged: it is missing or fails its checksum.
     """
     path = directory / entry.name
     try:
-        sizes = path.read_bytes()
+        state = path.read_bytes()
     except FileNotFoundError:
-        raise DataDamaged("the size state is missing", path=path) from None
-    if len(sizes) != entry.file_bytes or crc32c(sizes) != entry.crc:
-        raise DataDamaged("the size state is damaged", path=path)
-    return sizes
+        raise DataDamaged("the state of ingest is missing", path=path) from None
+    if len(state) != entry.file_bytes or crc32c(state) != entry.crc:
+        raise DataDamaged("the state of ingest is damaged", path=path)
+    return state

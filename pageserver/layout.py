@@ -26,7 +26,7 @@ class Layout:
 
     @property
     def layers(self) -> Path:
-        """Layer files and the size states beside them."""
+        """Layer files and the states of ingest beside them."""
         return self.root / "layers"
 
     @property

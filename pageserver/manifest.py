@@ -21,7 +21,7 @@ from walcore._native import crc32c
 
 NAME: Final = "manifest"
 _MAGIC = b"PGSVRMAN"
-_VERSION = 1
+_VERSION = 2
 _HEAD = struct.Struct("<8sII")
 _CRC = struct.Struct("<I")
 
@@ -38,8 +38,8 @@ class LayerEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class SizesEntry:
-    """The file with the size state as of the manifest's end."""
+class StateEntry:
+    """The file with the state of ingest as of the manifest's end: sizes, counters, settings."""
 
     name: str
     file_bytes: int
@@ -77,7 +77,7 @@ class Manifest:
     consistency_lsn: int
     end_lsn: int
     layers: tuple[LayerEntry, ...]
-    sizes: SizesEntry
+    state: StateEntry
     hint_steps: tuple[tuple[int, bool], ...]
     full_page_writes: FullPageWrites
 

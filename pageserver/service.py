@@ -11,6 +11,7 @@ from typing import Any, Final, NoReturn
 from pageserver import history
 from pageserver.backupfiles import FORK_NUMBERS, SLRU_KINDS
 from pageserver.errors import LsnNotReached, LsnTooOld, ReadRefused
+from pageserver.otherstate import OtherState
 from pageserver.timeline import Timeline
 from walcore.errors import LayerCorrupt, NoSuchBlock, NoSuchRelation, PageUnreadable, WalcoreError
 from walproxy.wire.datum import BOOL, BYTEA, FLOAT8, INT8, INT8_ARRAY, PG_LSN, PG_LSN_ARRAY, TEXT
@@ -120,7 +121,8 @@ class PageService:
             ),
             Function("wal_record", (lsn,), (Column("wal_record", TEXT),), self.wal_record),
         )
-        return {function.name: function for function in served}
+        other = OtherState(self._ready, self._run_or_refuse)
+        return {function.name: function for function in (*served, *other.functions())}
 
     def get_raw_page(
         self, rel: str, fork: str, block: int, lsn: int | None
@@ -260,6 +262,12 @@ class PageService:
 
     async def _run(self, call: Any, *args: Any) -> Any:  # noqa: ANN401 - whatever the native call gives
         return await asyncio.get_running_loop().run_in_executor(self._executor, call, *args)
+
+    async def _run_or_refuse(self, call: Any, *args: Any) -> Any:  # noqa: ANN401 - the same
+        try:
+            return await self._run(call, *args)
+        except WalcoreError as error:
+            _refuse(error)
 
 
 def _only_page(page: bytes | Exception) -> Sequence[Row]:

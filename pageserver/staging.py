@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -20,6 +21,7 @@ _PAGE_BYTES = 8192
 _SEGMENT_PAGES = 131072
 _SEGMENT_BYTES = _PAGE_BYTES * _SEGMENT_PAGES
 _MANIFEST_BYTES_MAX = 1 << 30
+_TABLESPACE = re.compile(r"pg_tblspc/(\d{1,10})/?", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -45,7 +47,8 @@ class Fork:
 class Staging:
     """Takes a base backup apart into files under one directory.
 
-    Memory holds one piece at a time, and a line for each file.
+    Memory holds one piece at a time, and a line for each file. `tablespaces` says where each is linked to; one
+    without a link is in place, with an empty path.
 
     Args:
         directory: emptied here; relations and SLRUs go below it.
@@ -62,6 +65,8 @@ class Staging:
         self._state_dir = state_dir
         self._relations: dict[RelationFile, Taken] = {}
         self._slrus: dict[SlruFile, Taken] = {}
+        self._state_names: list[str] = []
+        self.tablespaces: dict[int, str] = {}
         self._by_name: dict[str, Taken] = {}
         self._prefix = ""
         self._tar: TarReader | None = None
@@ -127,6 +132,10 @@ class Staging:
             files = sorted(file for file in self._slrus if file.kind == kind)
             yield kind, [(file.segment, str(self._slrus[file].path)) for file in files]
 
+    def state_names(self) -> Sequence[str]:
+        """Paths of the small files."""
+        return self._state_names
+
     def state(self, path: str) -> bytes:
         """One of the small files.
 
@@ -153,6 +162,8 @@ class Staging:
     def _begin_file(self, member: Member) -> None:
         self.close()
         if not member.is_file:
+            if match := _TABLESPACE.fullmatch(self._prefix + member.name):
+                self.tablespaces[int(match[1])] = member.link_target or ""
             return
         name = self._prefix + member.name
         kind = classify(name)
@@ -169,7 +180,7 @@ class Staging:
             case SlruFile():
                 self._slrus[kind] = taken
             case StateFile():
-                pass
+                self._state_names.append(name)
         taken.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = taken.path.open("xb", buffering=1 << 18)
         self._taken = taken

@@ -7,15 +7,21 @@ from pageserver.errors import BootstrapFailed
 
 _BLOCK = 512
 _REGULAR = (b"0", b"\0")
+_SYMBOLIC_LINK = b"2"
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One entry; its bytes follow, in pieces, if it is a regular file."""
+    """One entry; its bytes follow, in pieces, if it is a regular file.
+
+    Args:
+        link_target: where a symbolic link points to; None for what is none.
+    """
 
     name: str
     is_file: bool
     size: int
+    link_target: str | None = None
 
 
 class TarReader:
@@ -92,6 +98,7 @@ def parse_header(header: bytes) -> Member:
         raise BootstrapFailed("a tar header fails its checksum", stored=header[148:156].hex(), found=total)
     try:
         name = header[:100].split(b"\0", 1)[0].decode()
+        target = header[157:257].split(b"\0", 1)[0].decode()
     except UnicodeDecodeError as error:
         raise BootstrapFailed("a tar header names a file in no known encoding") from error
     if header[345] != 0 or not name:
@@ -100,7 +107,8 @@ def parse_header(header: bytes) -> Member:
     size = _number(header[124:136])
     if kind not in _REGULAR and size:
         raise BootstrapFailed("a tar entry that is no file has content", name=name, kind=kind, size=size)
-    return Member(name=name, is_file=kind in _REGULAR, size=size)
+    link_target = target if kind == _SYMBOLIC_LINK else None
+    return Member(name=name, is_file=kind in _REGULAR, size=size, link_target=link_target)
 
 
 def _number(field: bytes) -> int:

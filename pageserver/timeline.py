@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from pageserver.errors import LsnNotReached, LsnTooOld
-from pageserver.layers import load_sizes, open_layer, store_sizes, write_layer
+from pageserver.layers import load_state, open_layer, store_state, write_layer
 from pageserver.layout import Layout
 from pageserver.manifest import FullPageWrites, Manifest, replace_manifest
 from pageserver.primary import PrimarySettings
@@ -65,7 +65,7 @@ class Timeline:
         Raises:
             DataDamaged: a file that the manifest needs is missing or not what was written.
         """
-        keep = frozenset({manifest.sizes.name, *(entry.name for entry in manifest.layers)})
+        keep = frozenset({manifest.state.name, *(entry.name for entry in manifest.layers)})
         if swept := layout.sweep(keep):
             logger.info("leftover files removed", files=swept)
         timeline = cls(layout, manifest, limits)
@@ -165,7 +165,7 @@ class Timeline:
         return Frozen(
             layer,
             end_lsn=self.ingested_lsn,
-            sizes=self._ingest.sizes(),
+            state=self._ingest.state(),
             hint_steps=tuple(self.primary.hint_steps),
             full_page_writes=self.primary.full_page_writes,
         )
@@ -186,13 +186,13 @@ class Timeline:
             end_lsn=frozen.end_lsn,
             generation=self.manifest.generation + 1,
             layers=(*self.manifest.layers, entry),
-            sizes=store_sizes(directory, frozen.end_lsn, frozen.sizes),
+            state=store_state(directory, frozen.end_lsn, frozen.state),
             hint_steps=frozen.hint_steps,
             full_page_writes=frozen.full_page_writes,
         )
         layer = open_layer(directory, entry)
         replace_manifest(self._layout.root, manifest)
-        return Written(manifest, [*self._layers, layer], (self.manifest.sizes.name,))
+        return Written(manifest, [*self._layers, layer], (self.manifest.state.name,))
 
     def merge_layers(self, places: range) -> "Written":
         """Make one layer of some neighbours. In the same thread as `write_frozen`.
@@ -344,7 +344,7 @@ class Timeline:
             segment_size=manifest.segment_size,
             system_id=manifest.system_id,
             major=manifest.major,
-            sizes=load_sizes(self._layout.layers, manifest.sizes),
+            state=load_state(self._layout.layers, manifest.state),
         )
 
     def _new_scanner(self, start_lsn: int) -> WalScanner:
@@ -371,7 +371,7 @@ class Frozen:
 
     layer: Layer
     end_lsn: int
-    sizes: bytes
+    state: bytes
     hint_steps: tuple[tuple[int, bool], ...]
     full_page_writes: FullPageWrites
 

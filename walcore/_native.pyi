@@ -303,14 +303,14 @@ class Ingest:
 
     Args:
         start_lsn: where to begin; a record start or a page boundary.
-        sizes: size state as of `start_lsn`, as `sizes()` or `BaseWriter.finish` gave it.
+        state: what was known as of `start_lsn`, as `state()` or `BaseWriter.finish` gave it.
     Raises:
         ValueError: no record can start at `start_lsn`, or `major` or `segment_size` is none.
-        LayerCorrupt: `sizes` is not what was given out.
+        LayerCorrupt: `state` is not what was given out.
     """
 
     def __new__(
-        cls, start_lsn: int, *, segment_size: int, system_id: int, major: int, sizes: bytes
+        cls, start_lsn: int, *, segment_size: int, system_id: int, major: int, state: bytes
     ) -> Ingest: ...
     def feed(self, wal: bytes) -> None:
         """Index the next bytes of the stream.
@@ -338,8 +338,8 @@ class Ingest:
         """A live view of the open layer, for `Reader`. `freeze` ends it: it grows no more then."""
     def freeze(self) -> Layer:
         """Close the open layer at `ingested_lsn`, begin a new one. The old one stays readable in memory."""
-    def sizes(self) -> bytes:
-        """The size state as of `ingested_lsn`, to be kept beside the layers."""
+    def state(self) -> bytes:
+        """Sizes, counters and settings as of `ingested_lsn`, to be kept beside the layers."""
 
 @final
 class Layer:
@@ -408,8 +408,23 @@ class BaseWriter:
         Returns:
             The number of pages.
         """
+    def add_control(self, control_file: bytes, origins: list[tuple[int, int]], major: int) -> None:
+        """Add counters and settings. Without them they are not followed, nor are commit timestamps.
+
+        Args:
+            control_file: `global/pg_control`, its checksum checked.
+            origins: replication origins: (number, position on it).
+        """
+    def add_relation_map(self, spc: int, db: int, content: bytes) -> None:
+        """Add a `pg_filenode.map`; the shared one is of tablespace 1664, database 0."""
+    def add_database(self, spc: int, db: int) -> None:
+        """Add a database's part in a tablespace."""
+    def add_tablespace(self, spc: int, path: bytes) -> None:
+        """Add a tablespace and where it is linked to; empty: in place."""
+    def add_prepared(self, xid: int, state: bytes) -> None:
+        """Add a file of `pg_twophase`, after `add_control`. Files of transactions that had ended do no harm."""
     def finish(self) -> bytes:
-        """Sync the file and return the size state for `Ingest`."""
+        """Sync the file and return the state for `Ingest`."""
 
 @final
 class Reader:
@@ -454,10 +469,34 @@ class Reader:
         """One SLRU page at an LSN; None if it does not exist then.
 
         Args:
-            kind: `pg_xact`, `pg_multixact/offsets`, `pg_multixact/members`; not yet `pg_commit_ts`.
+            kind: `pg_xact`, `pg_multixact/offsets`, `pg_multixact/members`, `pg_commit_ts`.
         Raises:
-            LsnNotCovered, PageUnreadable, LayerCorrupt.
+            LsnNotCovered, LayerCorrupt.
+            PageUnreadable: also of `pg_commit_ts`, if ingest was not told the settings it began with.
         """
+    def control(self, lsn: int) -> dict[str, Any]:
+        """Counters, settings and origins at an LSN, as crash recovery that ends there has them.
+
+        `checkpoint_lsn` (start of the last checkpoint record), `checkpoint` (what it says: `redo_lsn`, `next_xid`, …),
+        `now` (the same fields here; `redo_lsn`, `time`, `oldest_active_xid` are the checkpoint's, `next_oid` is the
+        first not yet set aside), `parameters` (as in `parameter_change` of `take_events`), `origins` (number:
+        position).
+
+        Raises:
+            LsnNotCovered, LayerCorrupt.
+            PageUnreadable: ingest was not told what it began with, or WAL is missing.
+        """
+    def relation_map(self, spc: int, db: int, lsn: int) -> bytes | None:
+        """A `pg_filenode.map` at an LSN; None if there is none. Raises LsnNotCovered, LayerCorrupt."""
+    def prepared(self, lsn: int) -> list[tuple[int, bytes]]:
+        """Transactions prepared and not ended at an LSN: full id, state file. Raises as `slru_page`."""
+    def databases(self, lsn: int) -> list[tuple[int, int]]:
+        """(tablespace, database) of every database's part at an LSN. Raises LsnNotCovered, LayerCorrupt.
+
+        Parts that were begun by a relation alone are only in `relations`.
+        """
+    def tablespaces(self, lsn: int) -> list[tuple[int, bytes]]:
+        """Tablespaces at an LSN and where they are linked to; empty: in place. Raises LsnNotCovered, LayerCorrupt."""
     def chain(self, key: tuple[int, int, int, int, int], lsn: int) -> list[dict[str, Any]]:
         """What a read of this page would use, oldest first.
 

@@ -75,7 +75,7 @@ class Store:
     start_lsn: int = 0
     end_lsn: int = 0
     system_id: int = 0
-    base_sizes: bytes = b""
+    base_state: bytes = b""
     layers: list[Layer] = field(default_factory=list)
 
     def build(self) -> Ingest:
@@ -93,12 +93,12 @@ class Store:
             writer.add_relation(*fork, [str(file) for file in files])
         for kind in ("pg_xact", "pg_multixact/offsets", "pg_multixact/members", "pg_commit_ts"):
             writer.add_slru(kind, [(n, str(file)) for n, file in slru_files(self.backup, kind)])
-        self.base_sizes = writer.finish()
+        self.base_state = writer.finish()
         self.layers.append(Layer.open(str(path)))
-        return self.ingest(self.start_lsn, self.base_sizes)
+        return self.ingest(self.start_lsn, self.base_state)
 
-    def ingest(self, lsn: int, sizes: bytes) -> Ingest:
-        return Ingest(lsn, segment_size=SEGMENT_SIZE, system_id=self.system_id, major=self.major, sizes=sizes)
+    def ingest(self, lsn: int, state: bytes) -> Ingest:
+        return Ingest(lsn, segment_size=SEGMENT_SIZE, system_id=self.system_id, major=self.major, state=state)
 
     def wal(self, start: int, end: int | None, piece: int = 1 << 20) -> Iterator[bytes]:
         """The bytes of the segments between two LSNs."""
@@ -254,13 +254,13 @@ def churn(server: Server) -> list[Remembered]:
 
 
 def frozen_files(store: Store, pieces: int) -> tuple[list[Layer], bytes]:
-    """The store's WAL as so many layer files, each by an Ingest begun where the last ended; and the sizes."""
-    sizes = store.base_sizes
+    """The store's WAL as so many layer files, each by an Ingest begun where the last ended; and the state."""
+    state = store.base_state
     layers = []
     step = (store.end_lsn - store.start_lsn) // pieces
     lsn = store.start_lsn
     for number in range(pieces):
-        ingest = store.ingest(lsn, sizes)
+        ingest = store.ingest(lsn, state)
         upto = store.end_lsn if number == pieces - 1 else store.start_lsn + (number + 1) * step
         for piece in store.wal(lsn, upto):
             ingest.feed(piece)
@@ -268,8 +268,8 @@ def frozen_files(store: Store, pieces: int) -> tuple[list[Layer], bytes]:
         ingest.freeze().write(str(path))
         layers.append(Layer.open(str(path)))
         layers[-1].check()
-        lsn, sizes = ingest.ingested_lsn, ingest.sizes()
-    return layers, sizes
+        lsn, state = ingest.ingested_lsn, ingest.state()
+    return layers, state
 
 
 def test_every_page_of_a_busy_database_equals_the_stopped_servers(
@@ -291,12 +291,12 @@ def test_every_page_of_a_busy_database_equals_the_stopped_servers(
     ingest = store.build()
     for piece in store.wal(store.start_lsn, store.end_lsn):
         ingest.feed(piece)
-    files, sizes = frozen_files(store, 5)
+    files, state = frozen_files(store, 5)
     Layer.merge(files[1:4], str(folder / "merged"))
     merged = [files[0], Layer.open(str(folder / "merged")), files[4]]
 
     assert ingest.ingested_lsn == store.end_lsn
-    assert sizes == ingest.sizes()
+    assert state == ingest.state()
     for layers in ([ingest.open_layer()], files, merged):
         reader = store.reader(*layers)
         wrong = differences(server.data_dir, reader, store.end_lsn, methods)
@@ -361,7 +361,7 @@ def test_pages_read_while_wal_is_fed_are_those_of_their_lsn(folder: Path, new_se
     base = list(store.layers)
 
     shared = Shared(store, ingest, store.reader(ingest.open_layer()))
-    whole = store.ingest(store.start_lsn, store.base_sizes)
+    whole = store.ingest(store.start_lsn, store.base_state)
     for piece in store.wal(store.start_lsn, store.end_lsn):
         whole.feed(piece)
     expected = Store(folder, store.wal_dir, store.major, backup, layers=base).reader(whole.open_layer())

@@ -174,7 +174,7 @@ def test_an_interrupted_bootstrap_starts_over(new_server: NewServer, new_pageser
     assert not different
 
 
-@pytest.mark.parametrize("damaged", ["manifest", "layer", "sizes"])
+@pytest.mark.parametrize("damaged", ["manifest", "layer", "state"])
 def test_a_damaged_file_of_ours_ends_it_with_what_to_do(
     damaged: str, new_server: NewServer, new_pageserver: NewPageserver
 ) -> None:
@@ -184,7 +184,7 @@ def test_a_damaged_file_of_ours_ends_it_with_what_to_do(
     serving(pageserver)
     assert pageserver.stop() == 0
     (path,) = pageserver.data_dir.glob(
-        {"manifest": "manifest", "layer": "layers/*.base", "sizes": "layers/*.sizes"}[damaged]
+        {"manifest": "manifest", "layer": "layers/*.base", "state": "layers/*.state"}[damaged]
     )
     content = bytearray(path.read_bytes())
     content[-9] ^= 1

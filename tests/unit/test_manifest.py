@@ -10,7 +10,7 @@ from pageserver.manifest import (
     FullPageWrites,
     LayerEntry,
     Manifest,
-    SizesEntry,
+    StateEntry,
     decode_manifest,
     encode_manifest,
     read_manifest,
@@ -29,7 +29,7 @@ MANIFEST = Manifest(
     consistency_lsn=0x2000158,
     end_lsn=0x3000000,
     layers=(LayerEntry("a.base", 1, 2, 3, 0), LayerEntry("b.index", 2, 4, 5, 1)),
-    sizes=SizesEntry("c.sizes", 7, 8),
+    state=StateEntry("c.state", 7, 8),
     hint_steps=((0x2000028, True),),
     full_page_writes=FullPageWrites(is_on=True, lsn=0x2000028),
 )

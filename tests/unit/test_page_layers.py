@@ -133,7 +133,7 @@ def test_a_finished_base_takes_no_more(tmp_path: Path) -> None:
 
 def test_a_layer_is_not_written_over_another_file(tmp_path: Path) -> None:
     _, sizes = base(tmp_path, [])
-    ingest = Ingest(BASE_LSN, segment_size=SEGMENT_SIZE, system_id=SYSTEM_ID, major=15, sizes=sizes)
+    ingest = Ingest(BASE_LSN, segment_size=SEGMENT_SIZE, system_id=SYSTEM_ID, major=15, state=sizes)
     (tmp_path / "taken").touch()
 
     with pytest.raises(FileExistsError):
@@ -165,13 +165,13 @@ def test_sizes_that_are_not_those_given_out_are_refused(tmp_path: Path) -> None:
 
     for wrong in (b"", sizes[:-1], sizes[:-1] + b"\0", bytes(len(sizes))):
         with pytest.raises(LayerCorrupt):
-            Ingest(BASE_LSN, segment_size=SEGMENT_SIZE, system_id=SYSTEM_ID, major=15, sizes=wrong)
+            Ingest(BASE_LSN, segment_size=SEGMENT_SIZE, system_id=SYSTEM_ID, major=15, state=wrong)
 
 
 def test_layers_with_a_gap_or_of_two_clusters_make_no_reader(tmp_path: Path) -> None:
     first, sizes = base(tmp_path, [some_page(1)])
     other, _ = base(tmp_path, [some_page(1)], system_id=SYSTEM_ID + 1)
-    later = Ingest(BASE_LSN + 800, segment_size=SEGMENT_SIZE, system_id=SYSTEM_ID, major=15, sizes=sizes)
+    later = Ingest(BASE_LSN + 800, segment_size=SEGMENT_SIZE, system_id=SYSTEM_ID, major=15, state=sizes)
 
     with pytest.raises(ValueError, match="gap between layers"):
         reader(tmp_path, first, later.open_layer())

@@ -85,3 +85,13 @@ def test_what_follows_the_end_is_refused() -> None:
 
     with pytest.raises(BootstrapFailed, match="after its end"):
         read(data + archive({"b": b""}), 512)
+
+
+def test_a_symbolic_link_says_where_it_points_to() -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        info = tarfile.TarInfo("pg_tblspc/16400")
+        info.type, info.linkname = tarfile.SYMTYPE, "/srv/fast"
+        tar.addfile(info)
+
+    assert parse_header(buffer.getvalue()[:512]) == Member("pg_tblspc/16400", False, 0, "/srv/fast")

@@ -1,5 +1,6 @@
 //! `Ingest`, `Layer` and `BaseWriter`: the write side of a timeline.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Read};
 use std::path::{Path, PathBuf};
@@ -10,12 +11,13 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use walcore::Lsn;
-use walcore::ingest::{self, Sizes};
+use walcore::ingest::{self, State};
 use walcore::layer::{
-    Header, Key, LayerFile, LayerWriter, MergeError, OpenLayer, Run, Size, Value, merge, page_image,
+    Header, Key, Kind, LayerFile, LayerWriter, MergeError, OpenLayer, Run, Size, Value, merge, page_image,
 };
 use walcore::page::PageBuf;
 use walcore::redo::Slru;
+use walcore::state::{Control, full_xid};
 use walcore::version::Major;
 use walcore::wal::{BlockTag, Fork, RelTag};
 
@@ -60,11 +62,11 @@ struct Inner {
 #[pymethods]
 impl Ingest {
     #[new]
-    #[pyo3(signature = (start_lsn, *, segment_size, system_id, major, sizes))]
-    fn new(start_lsn: u64, segment_size: u64, system_id: u64, major: u8, sizes: &[u8]) -> PyResult<Self> {
-        let sizes = Sizes::decode(sizes).map_err(|e| error::layer(&e))?;
+    #[pyo3(signature = (start_lsn, *, segment_size, system_id, major, state))]
+    fn new(start_lsn: u64, segment_size: u64, system_id: u64, major: u8, state: &[u8]) -> PyResult<Self> {
+        let state = State::decode(state).map_err(|e| error::layer(&e))?;
         let major = self::major(major)?;
-        let ingest = ingest::Ingest::new(Lsn(start_lsn), segment_size, system_id, major, sizes)
+        let ingest = ingest::Ingest::new(Lsn(start_lsn), segment_size, system_id, major, state)
             .map_err(|e| PyValueError::new_err(e.to_string()))?;
         Ok(Self {
             inner: Mutex::new(Inner { ingest, tally: Tally::default() }),
@@ -123,8 +125,8 @@ impl Ingest {
         Layer(Kept::Memory(py.detach(|| lock(&self.inner).ingest.freeze())))
     }
 
-    fn sizes(&self, py: Python<'_>) -> Vec<u8> {
-        py.detach(|| lock(&self.inner).ingest.sizes().encode())
+    fn state(&self, py: Python<'_>) -> Vec<u8> {
+        py.detach(|| lock(&self.inner).ingest.state().encode())
     }
 }
 
@@ -230,9 +232,11 @@ pub struct BaseWriter(Mutex<Option<Base>>);
 struct Base {
     writer: LayerWriter<Out>,
     lsn: Lsn,
-    sizes: Sizes,
+    state: State,
     /// Of the forks added so far; written behind the last page.
     forks: Vec<(Key, u32)>,
+    /// Other state, written last.
+    blobs: BTreeMap<Key, Vec<u8>>,
     scratch: Vec<u8>,
 }
 
@@ -244,7 +248,14 @@ impl BaseWriter {
         let lsn = Lsn(lsn);
         let header = Header { system_id, start_lsn: lsn, end_lsn: lsn };
         let writer = LayerWriter::new(create(&path)?, &header)?;
-        let base = Base { writer, lsn, sizes: Sizes::default(), forks: Vec::new(), scratch: Vec::new() };
+        let base = Base {
+            writer,
+            lsn,
+            state: State::default(),
+            forks: Vec::new(),
+            blobs: BTreeMap::new(),
+            scratch: Vec::new(),
+        };
         Ok(Self(Mutex::new(Some(base))))
     }
 
@@ -267,12 +278,48 @@ impl BaseWriter {
         py.detach(|| self.with(|base| base.add_slru(kind, &files)))
     }
 
+    fn add_control(&self, control_file: &[u8], origins: Vec<(u16, u64)>, major: u8) -> PyResult<()> {
+        let major = self::major(major)?;
+        let control = Control::from_control_file(control_file, major);
+        let mut control = control.ok_or_else(|| PyValueError::new_err("the control file is too short"))?;
+        control.origins = origins.into_iter().map(|(number, lsn)| (number, Lsn(lsn))).collect();
+        self.with(|base| {
+            base.blobs.insert(Key::control(), control.encode());
+            base.state.control = Some(control);
+            Ok(())
+        })
+    }
+
+    fn add_relation_map(&self, spc: u32, db: u32, content: Vec<u8>) -> PyResult<()> {
+        self.add_blob(Key::of_database(Kind::RelMap, spc, db), content)
+    }
+
+    fn add_database(&self, spc: u32, db: u32) -> PyResult<()> {
+        self.add_blob(Key::of_database(Kind::Database, spc, db), Vec::new())
+    }
+
+    fn add_tablespace(&self, spc: u32, path: Vec<u8>) -> PyResult<()> {
+        self.add_blob(Key::tablespace(spc), path)
+    }
+
+    fn add_prepared(&self, xid: u32, state: Vec<u8>) -> PyResult<()> {
+        self.with(|base| {
+            let control = base.state.control.as_ref();
+            let control = control.ok_or_else(|| PyValueError::new_err("the control file comes first"))?;
+            base.blobs.insert(Key::two_phase(full_xid(xid, control.now.next_xid)), state);
+            Ok(())
+        })
+    }
+
     fn finish(&self, py: Python<'_>) -> PyResult<Vec<u8>> {
         py.detach(|| {
             let mut base = lock(&self.0).take().ok_or_else(finished)?;
             base.write_sizes()?;
+            for (key, bytes) in &base.blobs {
+                base.writer.push(key, base.lsn, &Value::Blob(bytes))?;
+            }
             sync(base.writer.finish()?)?;
-            Ok(base.sizes.encode())
+            Ok(base.state.encode())
         })
     }
 }
@@ -284,6 +331,13 @@ fn finished() -> PyErr {
 impl BaseWriter {
     fn with<T>(&self, work: impl FnOnce(&mut Base) -> PyResult<T>) -> PyResult<T> {
         work(lock(&self.0).as_mut().ok_or_else(finished)?)
+    }
+
+    fn add_blob(&self, key: Key, bytes: Vec<u8>) -> PyResult<()> {
+        self.with(|base| {
+            base.blobs.insert(key, bytes);
+            Ok(())
+        })
     }
 }
 
@@ -307,7 +361,7 @@ impl Base {
                 Ok(())
             })?;
         }
-        self.sizes.insert(rel, fork, blocks);
+        self.state.sizes.insert(rel, fork, blocks);
         self.forks.push((Key::size(rel, fork), blocks));
         Ok(blocks)
     }

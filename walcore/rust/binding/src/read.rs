@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{IntoPyDict, PyBytes, PyDict};
 use walcore::layer::{Key, Run};
 use walcore::page::PageBuf;
 use walcore::read::{Index, PageReader, ReadError};
@@ -15,6 +15,7 @@ use walcore::{Lsn, rmgr};
 use crate::error;
 use crate::layer::{Layer, fork, major, slru};
 use crate::map::SegmentDir;
+use crate::wal::{set_checkpoint, set_parameters};
 
 type PageKey = (u32, u32, u32, u8, u32);
 
@@ -91,6 +92,48 @@ impl Reader {
         let kind = slru(kind)?;
         let page = py.detach(|| self.0.slru_page(kind, pageno, Lsn(lsn))).map_err(|e| error::read(&e))?;
         Ok(page.map(|page| PyBytes::new(py, page.bytes())))
+    }
+
+    fn control<'py>(&self, py: Python<'py>, lsn: u64) -> PyResult<Bound<'py, PyDict>> {
+        let control = py.detach(|| self.0.control(Lsn(lsn))).map_err(|e| error::read(&e))?;
+        let dict = PyDict::new(py);
+        dict.set_item("checkpoint_lsn", control.checkpoint_lsn.0)?;
+        for (name, checkpoint) in [("checkpoint", &control.checkpoint), ("now", &control.now)] {
+            let fields = PyDict::new(py);
+            set_checkpoint(&fields, checkpoint)?;
+            dict.set_item(name, fields)?;
+        }
+        let parameters = PyDict::new(py);
+        set_parameters(&parameters, &control.parameters)?;
+        dict.set_item("parameters", parameters)?;
+        let origins = control.origins.iter().map(|(number, lsn)| (*number, lsn.0));
+        dict.set_item("origins", origins.into_py_dict(py)?)?;
+        Ok(dict)
+    }
+
+    fn relation_map<'py>(
+        &self,
+        py: Python<'py>,
+        spc: u32,
+        db: u32,
+        lsn: u64,
+    ) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let map = py.detach(|| self.0.relation_map(spc, db, Lsn(lsn))).map_err(|e| error::read(&e))?;
+        Ok(map.map(|map| PyBytes::new(py, &map)))
+    }
+
+    fn prepared<'py>(&self, py: Python<'py>, lsn: u64) -> PyResult<Vec<(u64, Bound<'py, PyBytes>)>> {
+        let prepared = py.detach(|| self.0.prepared(Lsn(lsn))).map_err(|e| error::read(&e))?;
+        Ok(prepared.into_iter().map(|(xid, state)| (xid, PyBytes::new(py, &state))).collect())
+    }
+
+    fn databases(&self, py: Python<'_>, lsn: u64) -> PyResult<Vec<(u32, u32)>> {
+        py.detach(|| self.0.databases(Lsn(lsn))).map_err(|e| error::read(&e))
+    }
+
+    fn tablespaces<'py>(&self, py: Python<'py>, lsn: u64) -> PyResult<Vec<(u32, Bound<'py, PyBytes>)>> {
+        let found = py.detach(|| self.0.tablespaces(Lsn(lsn))).map_err(|e| error::read(&e))?;
+        Ok(found.into_iter().map(|(spc, path)| (spc, PyBytes::new(py, &path))).collect())
     }
 
     fn chain<'py>(&self, py: Python<'py>, key: PageKey, lsn: u64) -> PyResult<Vec<Bound<'py, PyDict>>> {

@@ -174,7 +174,8 @@ pub fn event_dict<'py>(py: Python<'py>, start: Lsn, end: Lsn, event: &Event) -> 
     Ok(dict)
 }
 
-fn set_checkpoint(dict: &Bound<'_, PyDict>, body: &CheckPoint) -> PyResult<()> {
+/// Adds the fields of a checkpoint.
+pub fn set_checkpoint(dict: &Bound<'_, PyDict>, body: &CheckPoint) -> PyResult<()> {
     dict.set_item("redo_lsn", body.redo.0)?;
     dict.set_item("tli", body.tli)?;
     dict.set_item("prev_tli", body.prev_tli)?;
@@ -194,7 +195,8 @@ fn set_checkpoint(dict: &Bound<'_, PyDict>, body: &CheckPoint) -> PyResult<()> {
     dict.set_item("oldest_active_xid", body.oldest_active_xid)
 }
 
-fn set_parameters(dict: &Bound<'_, PyDict>, parameters: &Parameters) -> PyResult<()> {
+/// Adds the settings of a parameter change.
+pub fn set_parameters(dict: &Bound<'_, PyDict>, parameters: &Parameters) -> PyResult<()> {
     dict.set_item("max_connections", parameters.max_connections)?;
     dict.set_item("max_worker_processes", parameters.max_worker_processes)?;
     dict.set_item("max_wal_senders", parameters.max_wal_senders)?;

@@ -13,6 +13,7 @@ pub mod read;
 pub mod reader;
 pub mod redo;
 pub mod rmgr;
+pub mod state;
 pub mod version;
 pub mod wal;
 

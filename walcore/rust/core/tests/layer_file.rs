@@ -208,8 +208,8 @@ fn a_file_that_is_none_says_so() {
     other[0] = b'X';
     assert!(matches!(LayerFile::open(other), Err(LayerError::Unknown { field: "magic", .. })));
     let mut newer = written(&some_entries());
-    newer[8] = 2;
-    assert!(matches!(LayerFile::open(newer), Err(LayerError::Unknown { field: "version", value: 2 })));
+    newer[8] = 3;
+    assert!(matches!(LayerFile::open(newer), Err(LayerError::Unknown { field: "version", value: 3 })));
 }
 
 /// A layer in memory with these touches: block, end LSN, whether it is a base.

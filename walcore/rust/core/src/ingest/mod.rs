@@ -1,21 +1,28 @@
 //! The write side of a timeline: WAL in, index entries out.
 
 mod sizes;
+mod state;
 
 use std::sync::Arc;
 
 pub use sizes::{Changes, Sizes};
+pub use state::State;
 
-use crate::Lsn;
-use crate::layer::{Batch, Key, OpenLayer, Touch};
-use crate::redo::{RedoError, Target, Touched, touches};
+use crate::layer::{Batch, Key, OpenLayer, Touch, Value};
+use crate::redo::touch::COMMIT_TS_XIDS_PER_PAGE;
+use crate::redo::{RedoError, Slru, Target, Touched, commit_ts_touches, touches};
+use crate::rmgr::xact::XactEnd;
+use crate::state::{Change, Control, Cut, changes};
 use crate::version::Major;
-use crate::wal::{RawRecord, WalError, WalStream};
+use crate::wal::{RawRecord, Record, WalError, WalStream};
+use crate::{Lsn, rmgr};
 
 /// Entries gathered before the open layer is locked once for all of them.
 const BATCH_MAX: usize = 2048;
+/// A read of the counters goes through the WAL since they were last noted: so many bytes at most.
+const CONTROL_EVERY: u64 = 256 << 10;
 
-/// Scans WAL and indexes every page and size that a record touches.
+/// Scans WAL and indexes every page, size and other state that a record touches.
 #[derive(Debug)]
 pub struct Ingest {
     stream: WalStream,
@@ -27,7 +34,9 @@ pub struct Ingest {
 struct Index {
     major: Major,
     system_id: u64,
-    sizes: Sizes,
+    state: State,
+    /// Where counters were last noted.
+    control_lsn: Lsn,
     open: Arc<OpenLayer>,
     batch: Batch,
     /// Of the record at hand; kept for its memory.
@@ -35,7 +44,7 @@ struct Index {
 }
 
 impl Ingest {
-    /// Begins at `start`, with the sizes as of then; the rest as [`WalStream::new`].
+    /// Begins at `start`, with the state as of then; the rest as [`WalStream::new`].
     ///
     /// # Errors
     /// As [`WalStream::new`].
@@ -44,14 +53,22 @@ impl Ingest {
         segment_size: u64,
         system_id: u64,
         major: Major,
-        sizes: Sizes,
+        state: State,
     ) -> Result<Self, WalError> {
         let known = Some(system_id).filter(|n| *n != 0);
         let stream = WalStream::new(start, segment_size, known, None)?;
         let open = Arc::new(OpenLayer::new(system_id, start));
         Ok(Self {
             stream,
-            index: Index { major, system_id, sizes, open, batch: Batch::default(), effects: Vec::new() },
+            index: Index {
+                major,
+                system_id,
+                state,
+                control_lsn: Lsn::INVALID,
+                open,
+                batch: Batch::default(),
+                effects: Vec::new(),
+            },
         })
     }
 
@@ -93,9 +110,9 @@ impl Ingest {
         std::mem::replace(&mut self.index.open, next)
     }
 
-    /// The sizes as of [`Self::ingested`].
-    pub fn sizes(&self) -> &Sizes {
-        &self.index.sizes
+    /// The state as of [`Self::ingested`].
+    pub fn state(&self) -> &State {
+        &self.index.state
     }
 }
 
@@ -106,10 +123,10 @@ impl Index {
             return Err(WalError::Mismatch { at: raw.start, field: "xlp_magic", expected, found });
         }
         let record = raw.decode()?;
-        self.effects.clear();
-        let effects = &mut self.effects;
         let malformed = |what, value| WalError::BadField { at: raw.start, field: what, value };
-        touches(&record, self.major, &mut |touched| effects.push(touched)).map_err(|error| match error {
+        let distance = raw.end.0.checked_sub(raw.start.0).and_then(|n| u32::try_from(n).ok());
+        let distance = distance.ok_or_else(|| malformed("xl_tot_len", raw.header.tot_len.into()))?;
+        self.find_effects(&record).map_err(|error| match error {
             RedoError::Malformed { what, info, .. } => malformed(what, info.into()),
             _ => malformed("record", raw.header.rmid.into()),
         })?;
@@ -120,22 +137,68 @@ impl Index {
         if self.effects.iter().any(is_beyond) {
             return Err(malformed("pageno", raw.header.rmid.into()));
         }
-        let distance = raw.end.0.checked_sub(raw.start.0).and_then(|n| u32::try_from(n).ok());
-        let distance = distance.ok_or_else(|| malformed("xl_tot_len", raw.header.tot_len.into()))?;
         let effects = std::mem::take(&mut self.effects);
         for touched in &effects {
             self.effect(raw, *touched, distance);
         }
         self.effects = effects;
-        if self.batch.touches.len() + self.batch.states.len() >= BATCH_MAX {
+        let short = || malformed("record", raw.header.rmid.into());
+        self.other_state(&record, distance).ok_or_else(short)?;
+        if self.batch.len() >= BATCH_MAX {
             self.open.apply(&mut self.batch, raw.end);
         }
         Ok(())
     }
 
+    /// Puts what a record touches into `effects`.
+    fn find_effects(&mut self, record: &Record<'_>) -> Result<(), RedoError> {
+        self.effects.clear();
+        let effects = &mut self.effects;
+        touches(record, self.major, &mut |touched| effects.push(touched))?;
+        if is_tracked(self.state.control.as_ref()) {
+            commit_ts_touches(record, self.major, &mut |touched| effects.push(touched))?;
+        }
+        Ok(())
+    }
+
+    /// Adds what a record does to state that is neither page nor size. `None` if it is too short.
+    fn other_state(&mut self, record: &Record<'_>, distance: u32) -> Option<()> {
+        let Self { state, batch, major, .. } = self;
+        let end = if record.header.rmid == rmgr::XACT { XactEnd::decode(record, *major)? } else { None };
+        let next_xid = state.control.as_ref().map_or(0, |control| control.now.next_xid);
+        changes(record, end.as_ref(), next_xid, *major, &mut |change| match change {
+            Change::Set(key, bytes) => batch.blobs.push((key, record.end, bytes)),
+            Change::Copied(key, spc, db) => {
+                batch.states.push((key, record.end, Value::Copied { blocks: 0, spc, db }));
+            }
+            Change::Gone(key) => batch.states.push((key, record.end, Value::Tombstone)),
+        })?;
+        let was_tracked = is_tracked(state.control.as_ref());
+        let Some(control) = &mut state.control else { return Some(()) };
+        let is_notable = control.follow(record, end.as_ref())?;
+        if is_notable || record.end.0.saturating_sub(self.control_lsn.0) >= CONTROL_EVERY {
+            batch.blobs.push((Key::control(), record.end, control.encode()));
+            self.control_lsn = record.end;
+        }
+        match (was_tracked, is_tracked(Some(control))) {
+            (true, false) => {
+                batch.blobs.push((Key::slru_cut(Slru::CommitTs), record.end, Cut::All.encode()));
+            }
+            (false, true) => {
+                // Source: `ActivateCommitTs` in `src/backend/access/transam/commit_ts.c`.
+                let page = control.now.next_xid as u32 / COMMIT_TS_XIDS_PER_PAGE;
+                let touch = Touch { distance, ..Touch::default() };
+                batch.touches.push((Key::slru_page(Slru::CommitTs, page), record.end, touch));
+            }
+            _ => {}
+        }
+        Some(())
+    }
+
     /// Adds one effect of a record.
     fn effect(&mut self, raw: &RawRecord<'_>, touched: Touched, distance: u32) {
-        let (start, end, sizes, changes) = (raw.start, raw.end, &mut self.sizes, &mut self.batch.states);
+        let (start, end) = (raw.start, raw.end);
+        let (sizes, changes) = (&mut self.state.sizes, &mut self.batch.states);
         match touched {
             Touched::Page { target, will_init, has_image, .. } => {
                 let key = match target {
@@ -158,4 +221,9 @@ impl Index {
             }
         }
     }
+}
+
+/// Whether commit timestamps are kept.
+fn is_tracked(control: Option<&Control>) -> bool {
+    control.is_some_and(|control| control.parameters.track_commit_timestamp)
 }

@@ -15,7 +15,7 @@ pub const MAGIC: [u8; 8] = *b"PGSLAYER";
 /// Last bytes before the last checksum.
 pub const END_MAGIC: [u8; 8] = *b"REYALSGP";
 /// The version written and read here.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Length of the header.
 pub const HEADER_LEN: usize = 48;
 /// Length of the footer.

@@ -16,16 +16,14 @@ pub enum Kind {
     Size = 0x01,
     /// A page of an SLRU; `rel` is the number of its [`Slru`], `blkno` the page.
     SlruPage = 0x10,
-    /// The first page of an SLRU that still exists, after a truncation; `rel` as above.
-    SlruHorizon = 0x11,
+    /// Removal of pages of an SLRU; `rel` as above.
+    SlruCut = 0x11,
     /// A relation map (`pg_filenode.map`) of a database, or the shared one.
     RelMap = 0x20,
     /// The state of a prepared transaction; `rel` is the xid, `blkno` the epoch.
     TwoPhase = 0x21,
-    /// Control and checkpoint state.
+    /// Counters, settings and replication origins.
     Control = 0x22,
-    /// Progress of a replication origin; `rel` is its number.
-    Origin = 0x23,
     /// Existence of a database in a tablespace.
     Database = 0x24,
     /// Existence and path of a tablespace.
@@ -38,11 +36,10 @@ impl Kind {
             0x00 => Self::Page,
             0x01 => Self::Size,
             0x10 => Self::SlruPage,
-            0x11 => Self::SlruHorizon,
+            0x11 => Self::SlruCut,
             0x20 => Self::RelMap,
             0x21 => Self::TwoPhase,
             0x22 => Self::Control,
-            0x23 => Self::Origin,
             0x24 => Self::Database,
             0x25 => Self::Tablespace,
             _ => return None,
@@ -108,9 +105,34 @@ impl Key {
         Self { shard: 0, kind: Kind::SlruPage, spc: 0, db: 0, rel: slru as u32, fork: 0, blkno: pageno }
     }
 
-    /// Where an SLRU begins.
-    pub fn slru_horizon(slru: Slru) -> Self {
-        Self { kind: Kind::SlruHorizon, ..Self::slru_page(slru, 0) }
+    /// Which pages of an SLRU are removed.
+    pub fn slru_cut(slru: Slru) -> Self {
+        Self { kind: Kind::SlruCut, ..Self::slru_page(slru, 0) }
+    }
+
+    /// A database's part in one tablespace: the relation map, or whether it exists.
+    pub fn of_database(kind: Kind, spc: u32, db: u32) -> Self {
+        Self { shard: 0, kind, spc, db, rel: 0, fork: 0, blkno: 0 }
+    }
+
+    /// A tablespace.
+    pub fn tablespace(spc: u32) -> Self {
+        Self::of_database(Kind::Tablespace, spc, 0)
+    }
+
+    /// A prepared transaction, by its full id.
+    pub fn two_phase(xid: u64) -> Self {
+        Self { rel: xid as u32, blkno: (xid >> 32) as u32, ..Self::of_database(Kind::TwoPhase, 0, 0) }
+    }
+
+    /// The full id of a prepared transaction.
+    pub fn full_xid(&self) -> u64 {
+        u64::from(self.blkno) << 32 | u64::from(self.rel)
+    }
+
+    /// Counters, settings and replication origins.
+    pub fn control() -> Self {
+        Self::of_database(Kind::Control, 0, 0)
     }
 
     /// The page that redo rebuilds under this key; `None` if it is no page.

@@ -22,8 +22,22 @@ use crate::reader::Reader;
 pub struct Batch {
     /// Pages touched: the LSN is the record's end.
     pub touches: Vec<(Key, Lsn, Touch)>,
-    /// Everything else.
+    /// Everything else, but for blobs.
     pub states: Vec<(Key, Lsn, Value<'static>)>,
+    /// States that are bytes.
+    pub blobs: Vec<(Key, Lsn, Vec<u8>)>,
+}
+
+impl Batch {
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.touches.len() + self.states.len() + self.blobs.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// A layer in memory. Many threads may read it while one fills it.
@@ -86,12 +100,10 @@ impl OpenLayer {
             inner.bytes += ENTRY_BYTES;
         }
         for (key, lsn, value) in batch.states.drain(..) {
-            let mut bytes = Vec::new();
-            value.encode(&mut bytes);
-            inner.bytes += STATE_BYTES + bytes.len() as u64;
-            if inner.states.insert(encode_position(&key, lsn), bytes.into()).is_none() {
-                inner.entries += 1;
-            }
+            inner.set_state(&key, lsn, &value);
+        }
+        for (key, lsn, bytes) in batch.blobs.drain(..) {
+            inner.set_state(&key, lsn, &Value::Blob(&bytes));
         }
         inner.end_lsn = end_lsn;
     }
@@ -132,6 +144,17 @@ impl OpenLayer {
 
     fn write_lock(&self) -> RwLockWriteGuard<'_, Inner> {
         self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn set_state(&mut self, key: &Key, lsn: Lsn, value: &Value<'_>) {
+        let mut bytes = Vec::new();
+        value.encode(&mut bytes);
+        self.bytes += STATE_BYTES + bytes.len() as u64;
+        if self.states.insert(encode_position(key, lsn), bytes.into()).is_none() {
+            self.entries += 1;
+        }
     }
 }
 

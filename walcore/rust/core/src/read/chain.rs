@@ -68,7 +68,7 @@ impl Index {
     ///
     /// # Errors
     /// Damage of a layer.
-    fn state<T>(
+    pub(super) fn state<T>(
         &self,
         key: &Key,
         at: Lsn,

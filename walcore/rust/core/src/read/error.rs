@@ -47,11 +47,27 @@ pub enum ReadError {
         /// As of when.
         at: Lsn,
     },
-    /// Redo does not follow this SLRU: what the base has of it may be out of date.
+    /// Whether this SLRU is written depends on settings that ingest was not told.
     #[error("SLRU is not followed: kind={}", kind.dir())]
     NotFollowed {
         /// Which.
         kind: Slru,
+    },
+    /// Ingest was not told the counters that it began with.
+    #[error("counters are not known: lsn={at}")]
+    NoControl {
+        /// As of when.
+        at: Lsn,
+    },
+    /// The WAL between the noted counters and the LSN asked for cannot be read.
+    #[error("wal cannot be read: from={from} lsn={at} reason={error}")]
+    Roll {
+        /// Where the counters were noted.
+        from: Lsn,
+        /// As of when.
+        at: Lsn,
+        /// What is wrong.
+        error: SegmentError,
     },
     /// A layer is damaged.
     #[error(transparent)]

@@ -3,6 +3,7 @@
 mod chain;
 mod error;
 mod segments;
+mod state;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
@@ -29,9 +30,6 @@ pub struct PageReader {
     /// Whether hint bits are logged, from an LSN on; ascending.
     hint_bits_logged: Vec<(Lsn, bool)>,
 }
-
-/// The SLRUs of which [`touches`](crate::redo::touches) reports every change.
-const FOLLOWED: [Slru; 3] = [Slru::Clog, Slru::MultiOffsets, Slru::MultiMembers];
 
 /// Sizes looked up once for many pages.
 type SizesAt = HashMap<(Key, Lsn), Result<Option<Size>, ReadError>>;
@@ -88,10 +86,14 @@ impl PageReader {
     /// Why it cannot be given.
     pub fn slru_page(&self, kind: Slru, pageno: u32, at: Lsn) -> Result<Option<PageBuf>, ReadError> {
         self.check_covered(at)?;
-        if !FOLLOWED.contains(&kind) {
+        if kind == Slru::CommitTs && !self.is_control_known(at)? {
             return Err(ReadError::NotFollowed { kind });
         }
-        self.rebuild(&Key::slru_page(kind, pageno), at, None, &mut RecordReader::new(&*self.segments))
+        // A page that was removed has no history before that.
+        let floor = self.removed_lsn(kind, pageno, at)?;
+        let size = Size { blocks: u32::MAX, floor_lsn: floor, floor_blocks: 0 };
+        let key = Key::slru_page(kind, pageno);
+        self.rebuild(&key, at, Some(&size), &mut RecordReader::new(&*self.segments))
     }
 
     fn rebuild(

@@ -14,6 +14,8 @@ use crate::wal::Record;
 
 /// `CLOG_ZEROPAGE` and `COMMIT_TS_ZEROPAGE`.
 const ZEROPAGE: u8 = 0x00;
+/// `XLOG_PARAMETER_CHANGE`.
+const PARAMETER_CHANGE: u8 = 0x60;
 const NOT_TOUCHED: Misfit = "record does not touch the page";
 
 /// Applies a record to an SLRU page. A page that does not exist is zeros, as in Postgres' recovery.
@@ -43,6 +45,11 @@ pub(super) fn redo(
             } else {
                 members(page, &create, pageno)
             }
+        }
+        (Slru::CommitTs, rmgr::XLOG) if info == PARAMETER_CHANGE => {
+            // Commit timestamps were turned on: the page of the next transaction begins to exist.
+            page.get_or_insert_with(PageBuf::zeroed);
+            Ok(())
         }
         (Slru::Clog | Slru::CommitTs, rmgr::XACT) => {
             let end = XactEnd::decode(record, major).ok_or(DATA_SHORT)?.ok_or(NOT_TOUCHED)?;

@@ -52,10 +52,15 @@ impl<'a> Create<'a> {
         self.mid.wrapping_add(1).max(1)
     }
 
+    /// Number after its last member.
+    pub fn end_offset(&self) -> u32 {
+        let n = (self.members.len() / Self::MEMBER_LEN) as u32;
+        self.offset.wrapping_add(n)
+    }
+
     /// Number of the first member of the multixact after it: numbers go round the clock and leave 0 out.
     pub fn next_offset(&self) -> u32 {
-        let n = (self.members.len() / Self::MEMBER_LEN) as u32;
-        self.offset.wrapping_add(n).max(1)
+        self.end_offset().max(1)
     }
 
     /// Number, transaction and status of each member.

@@ -194,6 +194,44 @@ impl Event {
 }
 
 impl CheckPoint {
+    /// Length of its stored form.
+    pub const LEN: usize = 88;
+
+    /// Reads the form that records and control files of a major have; `None` if it is too short.
+    pub fn decode(bytes: &[u8], major: Major) -> Option<Self> {
+        Self::read(Reader(bytes), Some(major))
+    }
+
+    /// In that form; padding is zeros.
+    pub fn encode(&self) -> [u8; Self::LEN] {
+        let mut out = [0; Self::LEN];
+        let fields: [(usize, &[u8]); 17] = [
+            (0, &self.redo.0.to_le_bytes()),
+            (8, &self.tli.to_le_bytes()),
+            (12, &self.prev_tli.to_le_bytes()),
+            (16, &[self.full_page_writes.into()]),
+            (20, &self.wal_level.unwrap_or_default().to_le_bytes()),
+            (24, &self.next_xid.to_le_bytes()),
+            (32, &self.next_oid.to_le_bytes()),
+            (36, &self.next_multi.to_le_bytes()),
+            (40, &self.next_multi_offset.to_le_bytes()),
+            (44, &self.oldest_xid.to_le_bytes()),
+            (48, &self.oldest_xid_db.to_le_bytes()),
+            (52, &self.oldest_multi.to_le_bytes()),
+            (56, &self.oldest_multi_db.to_le_bytes()),
+            (64, &self.time.to_le_bytes()),
+            (72, &self.oldest_commit_ts_xid.to_le_bytes()),
+            (76, &self.newest_commit_ts_xid.to_le_bytes()),
+            (80, &self.oldest_active_xid.to_le_bytes()),
+        ];
+        for (at, bytes) in fields {
+            for (to, from) in out.iter_mut().skip(at).zip(bytes) {
+                *to = *from;
+            }
+        }
+        out
+    }
+
     fn read(mut r: Reader<'_>, major: Option<Major>) -> Option<Self> {
         let (redo, tli, prev_tli, full_page_writes) = (Lsn(r.u64()?), r.u32()?, r.u32()?, r.u8()? != 0);
         r.skip(3)?;
@@ -223,6 +261,29 @@ impl CheckPoint {
 }
 
 impl Parameters {
+    /// Length of its stored form, without padding.
+    pub const LEN: usize = 26;
+
+    /// Reads the form that records have; `None` if it is too short.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        Self::read(Reader(bytes))
+    }
+
+    /// In that form.
+    pub fn encode(&self) -> Vec<u8> {
+        let numbers = [
+            self.max_connections,
+            self.max_worker_processes,
+            self.max_wal_senders,
+            self.max_prepared_xacts,
+            self.max_locks_per_xact,
+            self.wal_level,
+        ];
+        let mut out = numbers.map(i32::to_le_bytes).as_flattened().to_vec();
+        out.extend([self.wal_log_hints, self.track_commit_timestamp].map(u8::from));
+        out
+    }
+
     fn read(mut r: Reader<'_>) -> Option<Self> {
         Some(Self {
             max_connections: r.i32()?,

@@ -264,7 +264,7 @@ def test_a_live_server_is_read_like_its_files(pg: Server) -> None:
     assert "error" in ours(pg.conninfo())[2]
 
 
-def test_following_shows_what_is_written_and_ends_with_totals(pg: Server, tmp_path: Path) -> None:
+def test_following_shows_what_is_written_until_it_is_interrupted(pg: Server, tmp_path: Path) -> None:
     start = pg.value("select pg_current_wal_insert_lsn()")
     pg.query("create table t (k int)")
     for target in (("-p", str(pg.data_dir), "-s", start), (pg.conninfo(), "-s", start)):

@@ -92,7 +92,10 @@ def inspect(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     layout: Annotated[
-        Layout, typer.Option("--format", help="table, or the very text that pg_waldump of that major prints.")
+        Layout,
+        typer.Option(
+            "--format", help="table, or pg_waldump: that program's own command line, output and exit codes."
+        ),
     ] = Layout.TABLE,
     block_details: Annotated[
         bool,

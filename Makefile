@@ -15,7 +15,7 @@ PYTEST_ARGS ?=
 SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight dev native hooks fmt lint test test-rust test-fast sim sim-long demo bench matrix oracle redo-coverage fuzz clean
+.PHONY: help preflight dev native hooks fmt lint test test-rust test-fast sim sim-long explore explore-large mutants demo bench matrix oracle redo-coverage fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -72,6 +72,15 @@ sim: dev ## the quorum's simulation under faults: 2,000 seeds; a minute and a ha
 sim-long: dev ## ten million simulated events, a million with changing members (docs/results/sim.json); goes on where it stopped
 	$(BIN)/python -m tests.sim --workers $(WORKERS) --events 10000000 --results docs/results/sim.json
 	$(BIN)/python -m tests.sim --workers $(WORKERS) --events 1000000 --results docs/results/sim.json --membership
+
+explore: dev ## every state of small worlds of the quorum (docs/results/explore.json); a minute or two
+	$(BIN)/python -m tests.explore
+
+explore-large: dev ## larger worlds, as far as memory goes; hours
+	$(BIN)/python -m tests.explore --large
+
+mutants: dev ## break each rule of the quorum and see who notices (docs/quorum-mutants.md); minutes
+	$(BIN)/python -m tests.mutants --workers $(WORKERS) $(MUTANTS_ARGS)
 
 demo: dev ## the whole main job on loopback, ending with a report (build/demo.json)
 	$(BIN)/python -m demo

@@ -4,13 +4,11 @@ import asyncio
 import importlib
 import importlib.util
 import json
-import logging
 import sys
 import traceback
 from pathlib import Path
 from typing import Annotated, Final, cast
 
-import structlog
 import typer
 from psycopg.conninfo import make_conninfo
 from rich.console import Console
@@ -18,6 +16,7 @@ from rich.console import Console
 from pageserver import server, status
 from pageserver.config import load_settings
 from pageserver.errors import ConfigInvalid, ExitCode, PageserverError
+from pageserver.log import log_to_stderr
 from walproxy.wire.aio import parse_address
 
 app = typer.Typer(
@@ -29,7 +28,11 @@ app = typer.Typer(
 )
 
 # Each of these modules, where it is there, has a function `command` with the options of its command.
-_COMMANDS: Final = {"verify": "pageserver.verify.cli", "check-wal": "pageserver.checkwal"}
+_COMMANDS: Final = {
+    "verify": "pageserver.verify.cli",
+    "check-wal": "pageserver.checkwal",
+    "write-files": "pageserver.writefiles",
+}
 
 # typer has brought its own click since 0.16, and does not export this class.
 _UsageError: Final = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
@@ -51,7 +54,7 @@ def run(
     if print_config:
         typer.echo(json.dumps(settings.printable(), indent=2))
         return
-    _log_to_stderr()
+    log_to_stderr()
     asyncio.run(server.run(settings))
 
 
@@ -108,22 +111,6 @@ def _listener(config: Path | None) -> str:
             "", host=str(path.parent), port=path.name.removeprefix(prefix), user="pageserver"
         )
     return make_conninfo("", host=address.host, port=address.port, user="pageserver")
-
-
-def _log_to_stderr() -> None:
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.LogfmtRenderer(
-                key_order=["timestamp", "level", "event"], bool_as_flag=False
-            ),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-    )
 
 
 for _name, _module in _COMMANDS.items():

@@ -461,6 +461,23 @@ class Reader:
             One entry a key: the 8192 bytes, or the error that this page alone has: NoSuchRelation,
             NoSuchBlock, LsnNotCovered, PageUnreadable, LayerCorrupt.
         """
+    def write_files(
+        self, forks: list[tuple[int, int, int, int, str]], lsn: int, *, checksums: bool, sync: bool
+    ) -> tuple[int, list[tuple[tuple[int, int, int, int, int], Exception]]]:
+        """Write whole forks as of an LSN as files of a data directory, on all cores.
+
+        Files are made or overwritten, and cut to what the fork has; those of later gigabytes are `path.1`, …
+
+        Args:
+            forks: tablespace, database, relfilenode, fork number, path of the first file.
+            checksums: stamp the pages as a cluster with data checksums wants them on disk.
+            sync: the files are durable when it returns; the entries of their folders are not.
+        Returns:
+            The number of pages, and those that could not be rebuilt, with the error: zeros stand in their place.
+        Raises:
+            NoSuchRelation, LsnNotCovered, LayerCorrupt: a fork cannot be read at all.
+            OSError: a file cannot be written.
+        """
     def size(self, spc: int, db: int, rel: int, fork: int, lsn: int) -> int | None:
         """Blocks of a fork at an LSN; None if it does not exist then. Raises LsnNotCovered."""
     def relations(self, lsn: int, *, db: int | None = None) -> list[tuple[int, int, int, int, int]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import commit, decode, getpage, inspect
+from tests.bench import commit, decode, getpage, inspect, redo
 from tests.bench.harness import Result, machine
 from tools.postgres import bindir, default_major
 
@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("names", nargs="*", help="commit, decode, getpage, inspect (default: all)")
+    parser.add_argument("names", nargs="*", help="commit, decode, getpage, inspect, redo (default: all)")
     parser.add_argument("--runs", type=int, default=5, help="rounds of each")
     parser.add_argument("--duration", type=int, default=10, help="seconds of each measure under load")
     parser.add_argument("--pg", type=int, default=default_major(), help="PostgreSQL major")
@@ -36,6 +36,7 @@ def main() -> None:
         "decode": lambda folder: decode.run(folder, programs, runs=asked.runs, say=console.print),
         "inspect": lambda folder: inspect.run(folder, programs, runs=asked.runs, say=console.print),
         "getpage": lambda folder: getpage.run(folder, **under_load),
+        "redo": lambda _: redo.run(programs, runs=asked.runs, say=console.print),
     }
     results: list[Result] = []
     for name in asked.names or benchmarks:

@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 mod check;
 mod dump;
 mod error;
+mod files;
 mod inspect;
 mod layer;
 mod map;

@@ -3,21 +3,24 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyBytes, PyDict};
 use walcore::layer::{Key, Run};
 use walcore::page::PageBuf;
-use walcore::read::{Index, PageReader, ReadError};
+use walcore::read::{Index, PageReader, ReadError, WriteError};
 use walcore::wal::{BlockTag, RecordHeader, RelTag};
 use walcore::{Lsn, rmgr};
 
 use crate::error;
+use crate::files::ForkFiles;
 use crate::layer::{Layer, fork, major, slru};
 use crate::map::SegmentDir;
 use crate::wal::{set_checkpoint, set_parameters};
 
 type PageKey = (u32, u32, u32, u8, u32);
+/// A page that cannot be had, and the exception that says why.
+type PageError<'py> = (PageKey, Bound<'py, PyAny>);
 
 fn page_key((spc, db, rel, fork, blkno): PageKey) -> PyResult<Key> {
     let fork = self::fork(fork)?;
@@ -68,6 +71,39 @@ impl Reader {
         let asked = asked.map(|(key, lsn)| Ok((page_key(key)?, Lsn(lsn)))).collect::<PyResult<Vec<_>>>()?;
         let pages = py.detach(|| self.0.pages(&asked));
         Ok(pages.into_iter().map(|page| page_or_error(py, page)).collect())
+    }
+
+    #[pyo3(signature = (forks, lsn, *, checksums, sync))]
+    fn write_files<'py>(
+        &self,
+        py: Python<'py>,
+        forks: Vec<(u32, u32, u32, u8, PathBuf)>,
+        lsn: u64,
+        checksums: bool,
+        sync: bool,
+    ) -> PyResult<(u64, Vec<PageError<'py>>)> {
+        let mut asked = Vec::with_capacity(forks.len());
+        let mut paths = Vec::with_capacity(forks.len());
+        for (spc, db, rel, fork, path) in forks {
+            asked.push((RelTag { spc, db, rel }, self::fork(fork)?));
+            paths.push(path);
+        }
+        let files = ForkFiles::new(paths, sync);
+        let written = py.detach(|| {
+            let written = self.0.write_forks(&asked, Lsn(lsn), checksums, &files)?;
+            files.sync()?;
+            Ok(written)
+        });
+        let (pages, unreadable) = written.map_err(|e| match e {
+            WriteError::Io(e) => e.into(),
+            WriteError::Read(e) => error::read(&e),
+            e => PyRuntimeError::new_err(e.to_string()),
+        })?;
+        let unreadable = unreadable.into_iter().map(|(key, error)| {
+            let key_of_page = (key.spc, key.db, key.rel, key.fork, key.blkno);
+            (key_of_page, self::error::read(&error).into_value(py).into_bound(py).into_any())
+        });
+        Ok((pages, unreadable.collect()))
     }
 
     fn size(&self, py: Python<'_>, spc: u32, db: u32, rel: u32, fork: u8, lsn: u64) -> PyResult<Option<u32>> {

@@ -1,5 +1,6 @@
 //! Pages of relations: 8 KiB, a header, line pointers, items, special space.
 
+mod checksum;
 mod compact;
 mod heap;
 mod index;

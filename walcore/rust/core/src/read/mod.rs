@@ -2,6 +2,7 @@
 
 mod chain;
 mod error;
+mod forks;
 mod segments;
 mod state;
 
@@ -13,6 +14,7 @@ use rayon::prelude::*;
 
 pub use chain::{Chain, Delta, Index, Origin};
 pub use error::{ReadError, SegmentError};
+pub use forks::{ForkSink, Unreadable, WriteError};
 pub use segments::{RecordReader, Segment, Segments};
 
 use crate::Lsn;

@@ -29,6 +29,7 @@ UNIT_TESTS = (
     "tests/unit/test_opening.py",
     "tests/unit/test_store_wal.py",
     "tests/property/test_quorum_messages.py",
+    "tests/property/test_quorum.py",
 )
 _KILLED = "killed: "
 HUNTERS = ("explorer", "unit test", "simulation")
@@ -103,7 +104,7 @@ class FirstFailure:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed and not self.name:
-            self.name = report.nodeid.rpartition("::")[2]
+            self.name = report.nodeid.partition("::")[2].partition("[")[0]
 
 
 def hunt_in_unit_tests() -> str:

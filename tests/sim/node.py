@@ -44,6 +44,8 @@ class SimNode:
 
     def read(self, lsn: int, end: int) -> bytes:
         """Our own log, of which the last part may be in memory only."""
+        if lsn == end:
+            return b""
         if end <= self.tail_start or not self.tail_start:
             return self.disk.read(lsn, end)
         head = self.disk.read(lsn, self.tail_start) if lsn < self.tail_start else b""

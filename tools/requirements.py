@@ -4,4 +4,6 @@ import tomllib
 from pathlib import Path
 
 project = tomllib.loads(Path("pyproject.toml").read_text())
-print("\n".join([*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]))
+extras = [needed for extra in project["project"]["optional-dependencies"].values() for needed in extra]
+needed = [*project["project"]["dependencies"], *extras, *project["dependency-groups"]["dev"]]
+print("\n".join(dict.fromkeys(needed)))

@@ -236,6 +236,86 @@ class WalDump:
     @property
     def done(self) -> bool: ...
 
+# --- explain.rs -------------------------------------------------------------------------------------------
+
+def record_kinds(major: int) -> list[str]:
+    """Names of the records of a major; a name's place is 16 times the resource manager's number plus `xl_info >> 4`.
+
+    Raises:
+        ValueError: no such major.
+    """
+
+@final
+class WalColumns:
+    """Gathers records as columns in Arrow's memory layout: little-endian; truth and validity as bits, lowest first."""
+
+    def __new__(cls) -> WalColumns: ...
+    def feed(self, inspector: WalInspector, wal: bytes, *, last: bool = False) -> None:
+        """Give the inspector the next bytes, and keep the records it passes on."""
+    def __len__(self) -> int:
+        """Records held."""
+    @property
+    def is_full(self) -> bool:
+        """Enough for a batch: 65536 records or 32 MB."""
+    def take(self) -> dict[str, Any]:
+        """All that is held; nothing is then.
+
+        `len` and `blocks_len` (rows), `records` and `blocks` (bytes by the name of the column), `relations`
+        (tablespace, database, relfilenode; the column `relation` of blocks has places in it). Columns named
+        `…_ends` are 32-bit offsets without the first, 0. `kind` is a place in `record_kinds`. Numbers stand for what
+        has a name: `rmgr`, `fork`, `compression` (none, pglz, lz4, zstd). `time` is microseconds since 1970.
+        """
+
+@final
+class WalUsage:
+    """Adds up what fills the WAL.
+
+    Args:
+        pack: try on images what each method of `wal_compression` makes of them: on the first 16384, on every second
+            of twice as many, and so on.
+    """
+
+    def __new__(cls, *, pack: bool) -> WalUsage: ...
+    def feed(self, inspector: WalInspector, wal: bytes, *, last: bool = False) -> None:
+        """Give the inspector the next bytes, and add up the records it passes on."""
+    def volumes(self) -> list[tuple[tuple[int, int, int] | None, str, int, int, int, int]]:
+        """Relation (None: none), resource manager, records, bytes without images, images, bytes of images.
+
+        An image counts for its own relation, the rest of a record for that of its first block reference.
+        """
+    def images(self) -> list[tuple[str, int, int, int]]:
+        """Why images are there (full_page_writes, forced, wal_consistency_checking), how many, bytes, header bytes."""
+    def data_instead(self) -> int:
+        """An estimate: bytes of data that would be logged without the images for full_page_writes."""
+    def packed(self) -> tuple[int, float, list[tuple[str, float]]]:
+        """Images packed, bytes stored of the images that these stand for, and by method what they would take."""
+
+@final
+class WalTransactions:
+    """Follows transactions to their ends; holds those that have not ended."""
+
+    def __new__(cls) -> WalTransactions: ...
+    def feed(self, inspector: WalInspector, wal: bytes, *, last: bool = False) -> list[dict[str, Any]]:
+        """Give the inspector the next bytes; the transactions that ended in them.
+
+        Each has `xid`, `state` (committed, aborted, lost in a crash), `time_us` (since 2000-01-01, or None),
+        `first_lsn`, `end_lsn`, `records`, `bytes`, `image_bytes`, `subxids`, and `changes` by relation: (tablespace,
+        database, relfilenode), records, bytes, bytes of images, heap tuples inserted, updated, deleted.
+        """
+    def unfinished(self) -> list[dict[str, Any]]:
+        """Those that have not ended: in progress, or prepared."""
+
+def page_history(
+    inspector: WalInspector, wal: bytes, page: tuple[int, int, int, int, int], *, last: bool = False
+) -> list[tuple[str, bytes]]:
+    """Give the inspector the next bytes; the records among those it passes on that touch a page.
+
+    Args:
+        page: tablespace, database, relfilenode, fork number, block.
+    Returns:
+        What each did (image, init, change, implied, reference, create, truncate, drop, copy), and its line of JSON.
+    """
+
 # --- redo.rs ----------------------------------------------------------------------------------------------
 
 def redo_page(

@@ -110,6 +110,7 @@ def _log_to_stderr(level: LogLevel) -> None:
 # Each of these modules, where it is there, has a function that becomes the command of that name.
 _COMMANDS: Final = {
     "inspect": ("walproxy.inspect.command", "inspect"),
+    "names": ("walproxy.inspect.catalog", "names"),
     "status": ("walproxy.status", "command"),
     "check": ("walproxy.check", "command"),
 }

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
@@ -14,8 +15,13 @@ from typer.core import TyperCommand
 
 from walcore._native import WalInspector, rmgr_names
 from walproxy.errors import WalproxyError
+from walproxy.inspect.catalog import read_names
 from walproxy.inspect.errors import TargetUnusable, WalDamaged
+from walproxy.inspect.explain import answer, question
 from walproxy.inspect.live import read_server
+from walproxy.inspect.names import Names
+from walproxy.inspect.naming import naming
+from walproxy.inspect.page import parse_relation
 from walproxy.inspect.reading import Reading, Render, read_files
 from walproxy.inspect.stretch import stretches_of
 from walproxy.inspect.table import BATCH, print_records, print_stats, stats_rows
@@ -64,7 +70,12 @@ def inspect(
     ] = None,
     relation: Annotated[
         str | None,
-        typer.Option("--relation", "-R", metavar="T/D/R", help="Only records that touch this relation."),
+        typer.Option(
+            "--relation",
+            "-R",
+            metavar="T/D/R",
+            help="Only records that touch this relation; with --names also database.schema.relation.",
+        ),
     ] = None,
     block: Annotated[
         int | None, typer.Option("--block", "-B", min=0, max=0xFFFF_FFFE, help="… and this block of it.")
@@ -104,16 +115,69 @@ def inspect(
     go_on: Annotated[
         bool, typer.Option("--continue", help="Read on behind damage; it is still reported.")
     ] = False,
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--names",
+            metavar="FILE|CONNINFO",
+            help="Names of relations: what `walproxy names` saved, or a server; the last of several knows best.",
+        ),
+    ] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--to",
+            metavar="FILE",
+            help="Write records to a .parquet or .arrow file (extra: walproxy\\[arrow]).",
+        ),
+    ] = None,
+    sql: Annotated[
+        str | None,
+        typer.Option("--sql", help="Run a query on the tables records and blocks (extra: walproxy\\[sql])."),
+    ] = None,
+    page: Annotated[
+        str | None,
+        typer.Option(
+            "--page",
+            metavar="REL/BLOCK",
+            help="The history of one page, also where records do not name it: T/D/R/block, or with --names "
+            "database.schema.relation/block; --fork for another than main.",
+        ),
+    ] = None,
+    transactions: Annotated[
+        bool,
+        typer.Option(
+            "--transactions",
+            help="Transactions in the order of their ends, with what they changed; also with --xid, --relation.",
+        ),
+    ] = False,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at", metavar="TIME", help="Only transactions that ended around this time (ISO 8601)."
+        ),
+    ] = None,
+    within: Annotated[
+        float, typer.Option("--within", metavar="SECONDS", min=0, help="How far from --at still counts.")
+    ] = 60.0,
+    usage: Annotated[
+        bool,
+        typer.Option(
+            "--usage",
+            help="What fills the WAL: by relation, resource manager, full-page images; what settings would spare.",
+        ),
+    ] = False,
 ) -> None:
-    """Show the records in WAL of PostgreSQL 15 to 18, or their totals.
+    """Show the records in WAL of PostgreSQL 15 to 18, their totals, or what they come to.
 
     Exit codes: 0 all was read, 1 the target or an option does not fit, 3 the WAL is damaged.
     """
     try:
+        known = read_names(names) if names else None
         wanted = Wanted(
             rmgrs=_rmgrs(rmgr),
             xid=xid,
-            relation=_relation(relation),
+            relation=None if relation is None else parse_relation(relation, known),
             fork=_fork(fork),
             block=block,
             full_page=full_page,
@@ -123,38 +187,85 @@ def inspect(
         )
         if block is not None and relation is None:
             raise TargetUnusable("option --block requires option --relation")
-        write: Render | None = None
-        if as_json:
-            write = _write_json
-        elif layout is Layout.PG_WALDUMP:
-            write = _text_writer(block_details=block_details)
-        _run(target, wanted, stats, timeline, write=write, go_on=go_on)
+        asked = question(
+            to=to,
+            sql=sql,
+            page=page,
+            transactions=transactions,
+            at=at,
+            within_s=within,
+            usage=usage,
+            wanted=wanted,
+            names=known,
+        )
+        if asked is not None and (stats is not None or layout is not Layout.TABLE):
+            raise TargetUnusable("--stats and --format do not go with this option", option=asked.options[0])
+        source = Source(target, timeline, go_on, known)
+        console = Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else 200)
+        if asked is not None:
+            reading = answer(asked, source.read, wanted, known, console=console, as_json=as_json)
+        elif stats is not None:
+            reading = source.read(wanted, _count)
+            _show_stats(console, reading, stats, as_json=as_json)
+        else:
+            write = _writer(console, known, layout, as_json=as_json, block_details=block_details)
+            reading = source.read(wanted, write)
+        _report(reading)
     except WalproxyError as error:
         sys.stdout.flush()
         typer.echo(f"walproxy inspect: {error}", err=True)
         raise typer.Exit(error.exit_code) from error
 
 
-def _run(
-    target: str,
-    wanted: Wanted,
-    stats: StatsBy | None,
-    timeline: int | None,
-    *,
-    write: Render | None,
-    go_on: bool,
-) -> None:
-    """``write``: how records are written; None: as a table."""
-    console = Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else 200)
-    if stats is not None:
-        reading = _read(target, wanted, _count, timeline, go_on=go_on)
-        if write is _write_json:
-            for row in stats_rows(reading, by_record=stats is StatsBy.RECORD):
-                typer.echo(json.dumps(row))
-        else:
-            print_stats(console, reading, by_record=stats is StatsBy.RECORD)
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where WAL is read from, and how."""
+
+    target: str
+    timeline: int | None
+    go_on: bool
+    names: Names | None
+
+    def read(self, wanted: Wanted, render: Render) -> Reading:
+        """Read all that is wanted. Each call reads it again.
+
+        Raises:
+            TargetUnusable: the target does not fit, or the names are of another cluster.
+            WalDamaged: as `read_files` and `read_server`.
+        """
+        path = Path(self.target)
+        if path.exists():
+            return read_files(
+                stretches_of(path, self.timeline), wanted, self._checked(render), go_on=self.go_on
+            )
+        if "=" in self.target or "://" in self.target:
+            return asyncio.run(
+                read_server(self.target, wanted, self._checked(render), timeline=self.timeline)
+            )
+        raise TargetUnusable("no such file or folder, and no conninfo either", target=self.target)
+
+    def _checked(self, render: Render) -> Render:
+        names = self.names
+        if names is None:
+            return render
+
+        def checked(inspector: WalInspector, wal: bytes, last: bool) -> None:
+            names.check(inspector.system_id)
+            render(inspector, wal, last)
+
+        return checked
+
+
+def _show_stats(console: Console, reading: Reading, by: StatsBy, *, as_json: bool) -> None:
+    if as_json:
+        for row in stats_rows(reading, by_record=by is StatsBy.RECORD):
+            typer.echo(json.dumps(row))
     else:
-        reading = _read(target, wanted, write or _table_writer(console), timeline, go_on=go_on)
+        print_stats(console, reading, by_record=by is StatsBy.RECORD)
+
+
+def _report(reading: Reading) -> None:
+    """Say where the WAL ended, and every damage."""
     sys.stdout.flush()
     if reading.end_of_wal is not None:
         typer.echo(f"walproxy inspect: end of wal: {reading.end_of_wal}", err=True)
@@ -164,21 +275,27 @@ def _run(
         raise typer.Exit(WalDamaged.exit_code)
 
 
-def _read(target: str, wanted: Wanted, render: Render, timeline: int | None, *, go_on: bool) -> Reading:
-    path = Path(target)
-    if path.exists():
-        return read_files(stretches_of(path, timeline), wanted, render, go_on=go_on)
-    if "=" in target or "://" in target:
-        return asyncio.run(read_server(target, wanted, render, timeline=timeline))
-    raise TargetUnusable("no such file or folder, and no conninfo either", target=target)
+def _writer(
+    console: Console, names: Names | None, layout: Layout, *, as_json: bool, block_details: bool
+) -> Render:
+    if as_json:
+        return _json_writer(names)
+    if layout is Layout.PG_WALDUMP:
+        return _text_writer(block_details=block_details)
+    return _table_writer(console, names)
 
 
 def _count(inspector: WalInspector, wal: bytes, last: bool) -> None:
     inspector.count(wal, last=last)
 
 
-def _write_json(inspector: WalInspector, wal: bytes, last: bool) -> None:
-    sys.stdout.buffer.write(inspector.json(wal, last=last))
+def _json_writer(names: Names | None) -> Render:
+    named = naming(names)
+
+    def write(inspector: WalInspector, wal: bytes, last: bool) -> None:
+        sys.stdout.buffer.write(named(inspector.json(wal, last=last)))
+
+    return write
 
 
 def _text_writer(*, block_details: bool) -> Render:
@@ -188,12 +305,13 @@ def _text_writer(*, block_details: bool) -> Render:
     return write
 
 
-def _table_writer(console: Console) -> Render:
+def _table_writer(console: Console, names: Names | None) -> Render:
+    named = naming(names)
     printed = 0
 
     def write(inspector: WalInspector, wal: bytes, last: bool) -> None:
         nonlocal printed
-        lines = inspector.json(wal, last=last).splitlines()
+        lines = named(inspector.json(wal, last=last)).splitlines()
         for i in range(0, len(lines), BATCH):
             print_records(console, map(json.loads, lines[i : i + BATCH]), header=printed == 0)
             printed += 1
@@ -210,16 +328,6 @@ def _rmgrs(names: list[str] | None) -> list[int] | None:
         if name.lower() not in known:
             raise TargetUnusable("no such resource manager", rmgr=name, known=", ".join(rmgr_names()))
     return [known[name.lower()] for name in names]
-
-
-def _relation(text: str | None) -> tuple[int, int, int] | None:
-    if text is None:
-        return None
-    parts = text.split("/")
-    if len(parts) != 3 or not all(part.isdecimal() and int(part) < 1 << 32 for part in parts):
-        raise TargetUnusable("a relation is tablespace/database/relfilenode", relation=text)
-    spc, db, rel = map(int, parts)
-    return spc, db, rel
 
 
 def _fork(name: str | None) -> int | None:

@@ -12,6 +12,8 @@ from walproxy.wire.lsn import INVALID_LSN, Lsn
 
 # Takes the next bytes of WAL: (inspector, bytes, whether they are the last).
 Render = Callable[[WalInspector, bytes, bool], None]
+# Reads what is wanted of a target that is settled already, and renders it.
+Read = Callable[[Wanted, Render], "Reading"]
 StatsRow = tuple[str, str, int, int, int]
 
 

@@ -28,7 +28,7 @@ def print_records(console: Console, records: Iterable[Mapping[str, Any]], *, hea
 
 def _block(block: Mapping[str, Any]) -> str:
     fork = "" if block["fork"] == "main" else f" {block['fork']}"
-    text = f"#{block['id']} {block['relation']}{fork} {block['block']}"
+    text = f"#{block['id']} {block.get('name') or block['relation']}{fork} {block['block']}"
     if image := block.get("image"):
         packed = "" if image["compression"] == "none" else f" {image['compression']}"
         purpose = "fpi" if image["apply"] else "fpi for verification"

@@ -16,7 +16,8 @@ use walcore::{Lsn, rmgr};
 #[pyclass(frozen, module = "walcore._native")]
 pub struct WalInspector(Mutex<Inspection>);
 
-struct Inspection {
+/// What a `WalInspector` holds.
+pub(crate) struct Inspection {
     inspector: Inspector,
     zone: Arc<Zone>,
     stats: Stats,
@@ -29,7 +30,8 @@ struct Inspection {
 type ImageRow<'py> = (u64, (u32, u32, u32), &'static str, u32, Bound<'py, PyBytes>);
 
 impl Inspection {
-    fn feed<F>(&mut self, wal: &[u8], last: bool, mut each: F)
+    /// Takes the next bytes and calls `each` for the records asked for.
+    pub(crate) fn feed<F>(&mut self, wal: &[u8], last: bool, mut each: F)
     where
         F: FnMut(&RawRecord<'_>, Major) -> Result<(), WalError>,
     {
@@ -43,6 +45,11 @@ impl Inspection {
             *last_shown_end = raw.end;
             Ok(())
         });
+    }
+
+    /// The reader's time zone.
+    pub(crate) fn zone(&self) -> Arc<Zone> {
+        Arc::clone(&self.zone)
     }
 
     fn render<F>(&mut self, wal: &[u8], last: bool, write: F) -> Vec<u8>
@@ -90,7 +97,7 @@ pub fn record_types(major: u8) -> PyResult<Vec<(String, &'static str)>> {
 }
 
 impl WalInspector {
-    fn lock(&self) -> MutexGuard<'_, Inspection> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inspection> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod check;
 pub mod describe;
+pub mod explain;
 pub mod ingest;
 pub mod layer;
 pub mod lsn;

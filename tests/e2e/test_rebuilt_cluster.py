@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 from tests.fix_pageserver import NewPageserver, serving
 from tests.fix_pg import NewServer
@@ -61,15 +62,16 @@ def test_amcheck_passes_on_a_cluster_of_rebuilt_pages_and_fails_where_a_byte_of_
         "pages are stamped as the cluster wants them"
     )
 
-    flipped = {relation: file_of(primary, relation) for relation in ("t_btree", "t_btree_k_idx")}
+    flipped = {relation: file_of(primary, relation) for relation in ("t_hot", "t_btree_k_idx")}
     primary.configure(ignore_checksum_failure=True)
     primary.stop()
     for path in flipped.values():
         flip_in_an_item(path)
     primary.start()
-    complaints, _ = amcheck(primary)
-    for relation in flipped:
-        assert any(relation == said.split(": ")[0] for said in complaints), (relation, complaints)
+    # Only these two: a server may crash where it reads a damaged tuple through another index.
+    assert primary.query("select msg from verify_heapam('t_hot')"), "a wrong byte of a table"
+    with pytest.raises(psycopg.Error, match="t_btree_k_idx"):
+        primary.query("select bt_index_check('t_btree_k_idx', true)")
 
 
 def mixed_workload(server: Server) -> None:

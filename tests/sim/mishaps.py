@@ -184,8 +184,9 @@ class Mishaps:
         """Tell members of it, a few at a time, until the next step may be made."""
         world, wanted = self._world, self._membership
         node = world.rng.choice([world.nodes[name] for name in wanted.everyone])
-        if node.replica is not None:
+        if node.replica is not None and node.replica.acceptor.generation < wanted.generation:
             node.replica.acceptor.adopt(wanted)
+            world.dial_all(node)
             world.settle(node)
         if wanted.new_members and self._may_finish(wanted):
             self._membership = Membership(wanted.generation + 1, wanted.new_members)

@@ -89,7 +89,7 @@ class World:
                 continue
             if node.replica is None:
                 self.boot(node)
-            self._dial_all(node)
+            self.dial_all(node)
 
     # --- nodes -----------------------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ class World:
         node.stream = None
         node.connections = set()
         self.follower.note_slots(node)
-        self._dial_all(node)
+        self.dial_all(node)
         self.settle(node)
 
     def crash(self, node: SimNode, *, loses_power: bool) -> None:
@@ -165,7 +165,8 @@ class World:
 
     # --- network ---------------------------------------------------------------------------------------
 
-    def _dial_all(self, node: SimNode) -> None:
+    def dial_all(self, node: SimNode) -> None:
+        """Connect it with every member it knows, both ways."""
         assert node.replica is not None
         for peer in node.replica.acceptor.state.membership.everyone:
             self._dial_soon(node, peer)

@@ -38,7 +38,7 @@ class Checker:
         if commit > before:
             self._commit_by_node[name, life] = commit
             assert commit <= self.committed_end, "I4: a member serves what is not committed"
-            assert self._agreed(name, commit) >= commit, (
+            assert self.agreed(name, commit) >= commit, (
                 "I2, I4: a member serves what is not committed, or lacks it"
             )
             self._same_timelines(acceptor.state.term_history, commit)
@@ -68,9 +68,7 @@ class Checker:
         assert wal[: len(both)] == both[: len(wal)], f"I2: term {term} committed other bytes"
         self.committed += wal[len(both) :]
         self._same_timelines(replica.proposer.term_history, end)
-        holders = {
-            name for name in self._disks if max(self.lost.get(name, 0), self._agreed(name, end)) >= end
-        }
+        holders = {name for name in self._disks if max(self.lost.get(name, 0), self.agreed(name, end)) >= end}
         membership = replica.acceptor.state.membership
         assert membership.has_quorum(holders), f"I3: acknowledged, but not on a quorum: {sorted(holders)}"
         for newer in self._logs_at_election:
@@ -90,7 +88,7 @@ class Checker:
     def served(self, lsn: int, wal: bytes) -> None:
         assert self.committed[lsn - START : lsn - START + len(wal)] == wal, "I4: served wal is not committed"
 
-    def _agreed(self, name: str, wanted: int) -> int:
+    def agreed(self, name: str, wanted: int) -> int:
         """Up to where that disk durably holds the committed log; what it has removed it has held."""
         disk = self._disks[name]
         if disk.agreed_end < wanted and disk.start:

@@ -258,6 +258,8 @@ class World:
             return
         if not replica.is_proposing:
             node.begin_tail(0)
+        # What is counted counts, also if the work that follows is its end.
+        self._look_at_progress(node, replica)
         while (ready := replica.ready(self.now_s)) is not None:
             node.forget_beyond(replica.acceptor.write_lsn)
             for to, request in ready.requests:
@@ -327,18 +329,25 @@ class World:
 
     def _look(self, node: SimNode, replica: Replica) -> None:
         proposer = replica.proposer
+        self._look_at_progress(node, replica)
+        self.checker.after_step(node.name, node.life, replica)
+        # One that joins may be overtaken by what was let go before.
+        is_joining = self.faults.membership_every_s < NEVER_S or self.is_healed
+        for name, peer in proposer.peers.items():
+            if "stays behind" in peer.refused and not is_joining:
+                # A greeting that comes late names an end that is long past: look at the disk itself.
+                start = node.disk.start
+                assert self.checker.agreed(name, start) >= start, (
+                    "rule 18: WAL that a member needs was removed"
+                )
+        self.follower.notice(node)
+
+    def _look_at_progress(self, node: SimNode, replica: Replica) -> None:
+        proposer = replica.proposer
         if replica.is_proposing and proposer.commit_lsn >= proposer.term_start_lsn:
             self._look_at_commit(node, replica)
         if replica.is_proposing and node.seen_term != proposer.term:
             self._look_at_elected(node, replica)
-        self.checker.after_step(node.name, node.life, replica)
-        for peer in proposer.peers.values():
-            # One that joins may be overtaken by what was let go before.
-            is_joining = self.faults.membership_every_s < NEVER_S or self.is_healed
-            assert is_joining or "stays behind" not in peer.refused, (
-                "rule 18: WAL that a member needs was removed"
-            )
-        self.follower.notice(node)
 
     def _look_at_elected(self, node: SimNode, replica: Replica) -> None:
         self.counts["elections"] += 1

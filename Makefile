@@ -88,7 +88,7 @@ demo: dev ## the whole main job on loopback, ending with a report (build/demo.js
 bench: dev ## the benchmarks, each beside its peer (build/bench.json)
 	$(BIN)/python -m tests.bench
 
-matrix: dev ## every combination of settings and kills, on 15 and 18; about an hour (build/matrix.json)
+matrix: dev ## every combination of settings and kills, on 15 and 18; forty minutes (build/matrix.json)
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m matrix --matrix --timeout 2400 --draw-seed $(SEED) \
 	  --results build/matrix.json tests/e2e $(PYTEST_ARGS)
 

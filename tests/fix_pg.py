@@ -75,7 +75,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def bindir(major: int, request: pytest.FixtureRequest) -> Path:
     """The programs of this run's major, with the features that the test's marker asks for."""
     wanted = request.node.iter_markers("pg_features")
-    features = tuple(str(name) for marker in wanted for name in marker.args)
+    return _bindir(major, tuple(str(name) for marker in wanted for name in marker.args))
+
+
+def _bindir(major: int, features: tuple[str, ...] = ()) -> Path:
     try:
         return postgres.bindir(major, features)
     except postgres.PostgresMissing as error:
@@ -109,6 +112,19 @@ def new_server(folder: Path, bindir: Path, watched: list[Process]) -> Iterator[N
     yield new
     for server in made:
         server.destroy()
+
+
+@pytest.fixture(scope="module")
+def module_server(
+    major: int, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Server]:
+    """An initialised server, not started, for all tests of a module; what they keep goes beside its folder."""
+    folder = tmp_path_factory.mktemp(f"{request.module.__name__.rpartition('.')[2]}-{major}-")
+    for parent in (folder, *folder.parents[:3]):
+        parent.chmod(parent.stat().st_mode | 0o055)
+    server = Server(folder / "pg", _bindir(major)).initdb()
+    yield server
+    server.destroy()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """`walproxy inspect` finds in WAL what that major's own pg_waldump finds in it."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from tools import postgres
 from tools.server import Server
 from walproxy.cli import app
 
@@ -52,38 +50,26 @@ class Corpus:
 
 
 @pytest.fixture(scope="module")
-def corpus(major: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
+def corpus(major: int, module_server: Server) -> Corpus:
     """The WAL of a short mixed workload, then of one with every change's page image."""
-    try:
-        bindir = postgres.bindir(major)
-    except postgres.PostgresMissing as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
-    folder = tmp_path_factory.mktemp(f"decoder{major}")
-    for parent in (folder, *folder.parents[:3]):
-        parent.chmod(parent.stat().st_mode | 0o055)
-    server = Server(folder / "pg", bindir).initdb()
+    server, folder = module_server, module_server.folder.parent
     server.configure(
         wal_level="logical", wal_keep_size="4GB", wal_compression="pglz", fsync=False, autovacuum_naptime="1s"
     )
-    try:
-        server.start()
-        environment = server.environment | {"TX": "60", "ROUNDS": "1"}
-        subprocess.run(
-            ["bash", WORKLOADS / "mixed.sh"], env=environment, check=True, capture_output=True, timeout=200
-        )
-        late = server.value("select pg_current_wal_insert_lsn()")
-        server.reload(wal_consistency_checking="all")
-        server.run("pgbench", "-n", "-c", 2, "-t", 3, "-f", WORKLOADS / "mixed_tx.sql")
-        server.query("select pg_switch_wal()")
-        server.query("select pg_create_restore_point('here')")
-        server.stop()
-        kept = folder / "wal"
-        shutil.copytree(server.data_dir / "pg_wal", kept)
-        yield Corpus(kept, bindir / "pg_waldump", major, late)
-    finally:
-        server.destroy()
+    server.start()
+    environment = server.environment | {"TX": "60", "ROUNDS": "1"}
+    subprocess.run(
+        ["bash", WORKLOADS / "mixed.sh"], env=environment, check=True, capture_output=True, timeout=200
+    )
+    late = server.value("select pg_current_wal_insert_lsn()")
+    server.reload(wal_consistency_checking="all")
+    server.run("pgbench", "-n", "-c", 2, "-t", 3, "-f", WORKLOADS / "mixed_tx.sql")
+    server.query("select pg_switch_wal()")
+    server.query("select pg_create_restore_point('here')")
+    server.stop()
+    kept = folder / "wal"
+    shutil.copytree(server.data_dir / "pg_wal", kept)
+    return Corpus(kept, server.bindir / "pg_waldump", major, late)
 
 
 def inspect(*arguments: str | Path) -> Result:

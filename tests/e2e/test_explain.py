@@ -1,12 +1,10 @@
 """What `walproxy inspect` makes of WAL, against what the server and its client know."""
 
 import json
-import os
 import re
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +15,6 @@ import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner, Result
 
-from tools import postgres
 from tools.server import Server
 from walproxy.cli import app
 
@@ -48,45 +45,33 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def story(major: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    try:
-        bindir = postgres.bindir(major)
-    except postgres.PostgresMissing as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
-    folder = tmp_path_factory.mktemp(f"explain{major}")
-    for parent in (folder, *folder.parents[:3]):
-        parent.chmod(parent.stat().st_mode | 0o055)
-    server = Server(folder / "pg", bindir).initdb()
+def story(module_server: Server) -> Story:
+    server, folder = module_server, module_server.folder.parent
     server.configure(track_commit_timestamp=True, wal_keep_size="4GB", autovacuum=False, fsync=False)
-    try:
-        told = live(server.start())
-        saved = folder / "names.json"
-        done = walproxy("names", server.conninfo(), "--to", saved)
-        assert done.exit_code == 0, done.stderr
-        files = {
-            f"{'' if shared else database + '.'}{schema}.{name}": path
-            for database in ("postgres", "shop")
-            for shared, schema, name, path in server.query(
-                "select relisshared, relnamespace::regnamespace::text, relname, pg_relation_filepath(oid) "
-                "from pg_class where relkind in ('r', 'i', 'S', 'm') and relpersistence <> 't'",
-                dbname=database,
-            )
-        }
-        commits = dict(server.query("select xid::text::int8, timestamp from pg_last_committed_xact()"))
-        for name, xid in told["xids"].items():
-            if name != "undone":
-                commits[xid] = server.value("select pg_xact_commit_timestamp(%s::text::xid)", xid)
-        server.query("select pg_switch_wal()")
-        server.query("select pg_create_restore_point('here')")
-        server.stop()
-        shutil.copytree(server.data_dir / "pg_wal", folder / "wal")
-        page = (server.data_dir / files["shop.public.item"]).read_bytes()[:PAGE]
-        told["page_lsn"] = "{:X}/{:X}".format(*struct.unpack_from("<II", page))
-        yield Story(folder / "wal", saved, bindir / "pg_waldump", server.conninfo(), files, commits, told)
-    finally:
-        server.destroy()
+    told = live(server.start())
+    saved = folder / "names.json"
+    done = walproxy("names", server.conninfo(), "--to", saved)
+    assert done.exit_code == 0, done.stderr
+    files = {
+        f"{'' if shared else database + '.'}{schema}.{name}": path
+        for database in ("postgres", "shop")
+        for shared, schema, name, path in server.query(
+            "select relisshared, relnamespace::regnamespace::text, relname, pg_relation_filepath(oid) "
+            "from pg_class where relkind in ('r', 'i', 'S', 'm') and relpersistence <> 't'",
+            dbname=database,
+        )
+    }
+    commits = dict(server.query("select xid::text::int8, timestamp from pg_last_committed_xact()"))
+    for name, xid in told["xids"].items():
+        if name != "undone":
+            commits[xid] = server.value("select pg_xact_commit_timestamp(%s::text::xid)", xid)
+    server.query("select pg_switch_wal()")
+    server.query("select pg_create_restore_point('here')")
+    server.stop()
+    shutil.copytree(server.data_dir / "pg_wal", folder / "wal")
+    page = (server.data_dir / files["shop.public.item"]).read_bytes()[:PAGE]
+    told["page_lsn"] = "{:X}/{:X}".format(*struct.unpack_from("<II", page))
+    return Story(folder / "wal", saved, server.bindir / "pg_waldump", server.conninfo(), files, commits, told)
 
 
 def live(server: Server) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,6 @@ import pytest
 import zstandard
 from typer.testing import CliRunner
 
-from tools import postgres
 from tools.server import Server
 from tools.wait import until
 from walproxy.cli import app
@@ -62,39 +61,29 @@ class Corpus:
 
 
 @pytest.fixture(scope="module")
-def corpus(major: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
-    try:
-        bindir = postgres.bindir(major)
-    except postgres.PostgresMissing as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
-    folder = tmp_path_factory.mktemp(f"waldump{major}")
-    for parent in (folder, *folder.parents[:3]):
-        parent.chmod(parent.stat().st_mode | 0o055)
-    server = Server(folder / "pg", bindir).initdb()
+def corpus(major: int, module_server: Server) -> Corpus:
+    server, folder = module_server, module_server.folder.parent
     server.configure(
         wal_level="logical", wal_compression="pglz", wal_keep_size="1GB", fsync=False, autovacuum=False
     )
-    try:
-        server.start()
-        start = server.value("select pg_current_wal_insert_lsn()")
-        for statement in WORK.strip().split(";\n"):
-            server.query(statement) if "begin" not in statement else server.run("psql", "-qc", statement)
-        server.reload(wal_consistency_checking="all")
-        end = server.value("select pg_current_wal_insert_lsn()")
-        relation = "select format('1663/%%s/%%s', oid, pg_relation_filenode('t')) from pg_database where datname = %s"
-        of_t = server.value(relation, server.value("select current_database()"))
-        xid = server.value("select xmin::text from t where k = 1")
-        for number in range(2):
-            server.query("select pg_switch_wal()")
-            server.query(f"create table behind_{number} as select 1 as k")
-        server.stop()
-        kept = folder / "wal"
-        shutil.copytree(server.data_dir / "pg_wal", kept)
-        yield Corpus(kept, bindir / "pg_waldump", major, start, end, of_t, xid)
-    finally:
-        server.destroy()
+    server.start()
+    start = server.value("select pg_current_wal_insert_lsn()")
+    for statement in WORK.strip().split(";\n"):
+        server.query(statement) if "begin" not in statement else server.run("psql", "-qc", statement)
+    server.reload(wal_consistency_checking="all")
+    end = server.value("select pg_current_wal_insert_lsn()")
+    relation = (
+        "select format('1663/%%s/%%s', oid, pg_relation_filenode('t')) from pg_database where datname = %s"
+    )
+    of_t = server.value(relation, server.value("select current_database()"))
+    xid = server.value("select xmin::text from t where k = 1")
+    for number in range(2):
+        server.query("select pg_switch_wal()")
+        server.query(f"create table behind_{number} as select 1 as k")
+    server.stop()
+    kept = folder / "wal"
+    shutil.copytree(server.data_dir / "pg_wal", kept)
+    return Corpus(kept, server.bindir / "pg_waldump", major, start, end, of_t, xid)
 
 
 def ours(*options: str | Path) -> tuple[int, bytes, str]:

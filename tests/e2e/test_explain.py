@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tools.server import Server
+from tools.wait import until
 from walproxy.cli import app
 
 PAGE = 8192
@@ -74,6 +75,17 @@ def story(module_server: Server) -> Story:
     return Story(folder / "wal", saved, server.bindir / "pg_waldump", server.conninfo(), files, commits, told)
 
 
+def turn_full_page_writes(server: Server, *, on: bool) -> None:
+    """The checkpointer makes the switch in its own time after a reload; a checkpoint says what holds."""
+    server.reload(full_page_writes=on)
+
+    def is_so() -> bool:
+        server.query("checkpoint")
+        return bool(server.value("select full_page_writes from pg_control_checkpoint()")) is on
+
+    until(is_so, what="full_page_writes is switched")
+
+
 def live(server: Server) -> dict[str, Any]:
     """What happens to the server: transactions whose numbers and rows are known; WAL packed in three ways."""
     server.query("create database shop")
@@ -126,13 +138,12 @@ def live(server: Server) -> dict[str, Any]:
         here("spread")
         connection.execute("update meter set n = n + 1 where id % 7 = 0")
         here("spread_end")
-        server.reload(full_page_writes=False)
-        connection.execute("checkpoint")
+        turn_full_page_writes(server, on=False)
         here("plain")
         connection.execute("update meter set n = n + 1 where id % 7 = 1")
         here("plain_end")
-        server.reload(full_page_writes=True, wal_compression="pglz")
-        connection.execute("checkpoint")
+        server.configure(wal_compression="pglz")
+        turn_full_page_writes(server, on=True)
         here("packed")
     with server.connect(dbname="shop") as connection:
         connection.execute("update item set n = n + 1 where id % 50 = 0")

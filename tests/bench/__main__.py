@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,8 @@ from tests.bench.harness import Result, machine
 from tools.postgres import bindir, default_major
 
 Benchmark = Callable[[Path], list[Result]]
-console = Console()
+# The table wants more than the 80 columns of a pipe.
+console = Console(width=None if sys.stdout.isatty() else 150)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ PYTEST_ARGS ?=
 SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight dev native hooks fmt lint test test-rust test-fast sim sim-long explore explore-large mutants demo bench matrix oracle redo-coverage fuzz clean
+.PHONY: help preflight dev native hooks fmt lint test test-rust test-fast sim sim-long explore explore-large mutants demo bench matrix oracle redo-coverage fuzz upgrade chaos failover clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -55,13 +55,13 @@ lint: $(VENV)/.native ## formatting, ruff, mypy, import contracts, house rules, 
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m tools.tidy
 	$(CARGO) fmt --manifest-path $(RUST)/Cargo.toml --all --check
-	$(CARGO) clippy --manifest-path $(RUST)/Cargo.toml --locked --quiet --all-targets -- -D warnings
+	$(CARGO) clippy --manifest-path $(RUST)/Cargo.toml --locked --quiet --all-targets --features walcore-explore/python -- -D warnings
 
 test: dev test-rust ## every test that fits 20 minutes, servers included
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 20 $(PYTEST_ARGS)
 
 test-rust: $(VENV)/.python ## the native core's own tests
-	$(CARGO) test --manifest-path $(RUST)/Cargo.toml --locked --quiet -p walcore -p walcore-fuzz
+	$(CARGO) test --manifest-path $(RUST)/Cargo.toml --locked --quiet -p walcore -p walcore-explore -p walcore-fuzz
 
 test-fast: dev ## what needs no server, in under a minute
 	$(BIN)/pytest -q tests/unit tests/property tests/test_tidy.py $(PYTEST_ARGS)
@@ -73,7 +73,7 @@ sim-long: dev ## ten million simulated events, a million with changing members (
 	$(BIN)/python -m tests.sim --workers $(WORKERS) --events 10000000 --results docs/results/sim.json
 	$(BIN)/python -m tests.sim --workers $(WORKERS) --events 1000000 --results docs/results/sim.json --membership
 
-explore: dev ## every state of small worlds of the quorum (docs/results/explore.json); a minute or two
+explore: dev ## every state of small worlds of the quorum (docs/results/explore.json); a few minutes
 	$(BIN)/python -m tests.explore
 
 explore-large: dev ## larger worlds, as far as memory goes; hours
@@ -92,7 +92,7 @@ matrix: dev ## every combination of settings and kills, on 15 and 18; forty minu
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m matrix --matrix --timeout 2400 --draw-seed $(SEED) \
 	  --results build/matrix.json tests/e2e $(PYTEST_ARGS)
 
-oracle: dev ## redo against every image that servers of 15 to 18 log; an hour, 30 GB (docs/results)
+oracle: dev ## redo against every image that servers of 15 to 18 log, inspect against their pg_waldump; two hours, 30 GB (docs/results)
 	$(BIN)/python -m tests.oracle
 
 redo-coverage: dev ## docs/redo-coverage.md, from what `make oracle` found
@@ -102,6 +102,19 @@ FUZZ_SECONDS ?= 20
 FUZZ_ARGS ?=
 fuzz: dev ## hostile bytes: each target for FUZZ_SECONDS, damaged records and pages, every flip of 1 MB; a release takes 600
 	$(BIN)/python -m tools.fuzz --seconds $(FUZZ_SECONDS) --seed $(SEED) $(FUZZ_ARGS)
+
+# The last commit whose nodes speak protocol 1.
+FROM ?= 7087563
+upgrade: dev ## nodes and a pageserver of an earlier commit (FROM, built first), upgraded in turn under load
+	$(BIN)/pytest -m upgrade --upgrade-from $(FROM) --timeout 1200 --results build/upgrade.json tests/e2e $(PYTEST_ARGS)
+
+CHAOS_SECONDS ?= 1800
+PG ?= 18
+chaos: dev ## faults on real processes, links and disks for CHAOS_SECONDS, drawn from SEED; root (build/chaos-PG.json)
+	$(BIN)/python -m tests.chaos --seconds $(CHAOS_SECONDS) --seed $(SEED) --pg $(PG)
+
+failover: dev ## how long commits wait when the proposer is killed, stopped or cut off; root (build/failover-PG.json)
+	$(BIN)/python -m tests.chaos.failover --pg $(PG)
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache $(RUST)/target

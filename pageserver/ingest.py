@@ -13,7 +13,7 @@ from pageserver.errors import StreamBroken, WalMissing
 from pageserver.timeline import Frozen, Timeline
 from walcore.errors import WalCorrupt
 from walproxy.wire.errors import ConnectFailed, RemoteProtocolError, SqlError
-from walproxy.wire.libpq import CopyBoth
+from walproxy.wire.libpq import CopyBoth, Row
 from walproxy.wire.lsn import Lsn
 from walproxy.wire.replication import (
     Keepalive,
@@ -128,12 +128,14 @@ class WalReceiver:
         if identity.end_lsn < start_lsn:
             raise WalMissing("the node is behind us", node_lsn=identity.end_lsn, needed_lsn=start_lsn)
         try:
-            await connection.start(
+            ended = await connection.start(
                 f"START_REPLICATION SLOT {self._slot_name} PHYSICAL {start_lsn}"
                 f" TIMELINE {timeline.manifest.tli}"
             )
         except (ConnectFailed, SqlError) as error:
             raise WalMissing("the node does not stream to us", needed_lsn=start_lsn, reason=error) from error
+        if ended:
+            raise _timeline_ended(start_lsn, ended)
         self.last_error = None
         return start_lsn
 
@@ -249,14 +251,7 @@ class _Stream:
 
     async def _ended(self) -> StreamBroken:
         """The node has sent all there is of our Postgres timeline."""
-        rows = await self._connection.finish_copy()
-        next_tli = b"" if not rows else rows[0][0]
-        return StreamBroken(
-            "the primary's timeline ended with a promotion, which is not followed yet: "
-            "to go on after it, empty data_dir and start again",
-            lsn=self._next_lsn,
-            next_tli=(next_tli or b"").decode(),
-        )
+        return _timeline_ended(self._next_lsn, await self._connection.finish_copy())
 
     async def append(self) -> None:
         """Hand on everything that has arrived, as one piece."""
@@ -337,6 +332,17 @@ def check_identity(identity: nodes.Identity, timeline: Timeline) -> None:
         )
     if identity.tli < manifest.tli:
         raise StreamBroken("the node is on an older timeline", node_tli=identity.tli, our_tli=manifest.tli)
+
+
+def _timeline_ended(at_lsn: Lsn, rows: list[Row]) -> StreamBroken:
+    """What a node says that has sent all there is of our Postgres timeline."""
+    next_tli = b"" if not rows else rows[0][0]
+    return StreamBroken(
+        "the primary's timeline ended with a promotion, which is not followed yet: "
+        "to go on after it, empty data_dir and start again",
+        lsn=at_lsn,
+        next_tli=(next_tli or b"").decode(),
+    )
 
 
 def _as_broken(error: BaseException) -> StreamBroken:

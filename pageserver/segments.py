@@ -104,16 +104,21 @@ class WalFiles:
     def adopt(self, start_lsn: int, end_lsn: int) -> None:
         """Have the next `sync` cover a range that an earlier process wrote, and may not have synced.
 
+        It is written again: where writing back has failed once, the page cache shows what the disk never got,
+        and no sync writes it any more.
+
         Raises:
             Poisoned: the disk refused.
         """
-        segment = segment_start(start_lsn, self._segment_size)
         try:
-            while segment < end_lsn:
-                self._file(segment)
-                segment = Lsn(segment + self._segment_size)
+            while start_lsn < end_lsn:
+                segment = segment_start(start_lsn, self._segment_size)
+                size = min(_READ_BYTES, end_lsn - start_lsn, segment + self._segment_size - start_lsn)
+                wal = os.pread(self._file(segment), size, start_lsn - segment)
+                self.write(start_lsn, wal)
+                start_lsn += len(wal)
         except OSError as error:
-            raise Poisoned("cannot open wal", lsn=segment, reason=error.strerror) from error
+            raise Poisoned("cannot read wal", lsn=Lsn(start_lsn), reason=error.strerror) from error
         self._is_name_new = True
 
     @property

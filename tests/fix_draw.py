@@ -1,4 +1,4 @@
-"""Drawn values: another one in each run, the same one again with ``--draw-seed``."""
+"""Drawn values: another one in each run, the same one again with ``--draw-seed``; and which tests are asked for."""
 
 import random
 
@@ -10,14 +10,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--matrix", action="store_true", help="run every combination, long; not a few drawn ones"
     )
+    parser.addoption("--upgrade-from", metavar="COMMIT", help="the earlier version that upgrades begin with")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--matrix"):
-        return
-    left_out = [item for item in items if item.get_closest_marker("matrix")]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if not item.get_closest_marker("matrix")]
+    asked = {"matrix": config.getoption("--matrix"), "upgrade": config.getoption("--upgrade-from")}
+
+    def is_wanted(item: pytest.Item) -> bool:
+        return all(asked[name] or not item.get_closest_marker(name) for name in asked)
+
+    config.hook.pytest_deselected(items=[item for item in items if not is_wanted(item)])
+    items[:] = [item for item in items if is_wanted(item)]
 
 
 @pytest.fixture

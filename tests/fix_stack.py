@@ -18,7 +18,7 @@ def new_stack(folder: Path, new_server: NewServer, watched: list[Process]) -> It
     made: list[Stack] = []
 
     def new(*, nodes: int = 3, primary: dict[str, object] | None = None, **settings: object) -> Stack:
-        stack = Stack(folder / "stack", new_server(**(primary or {})), nodes=nodes, **settings)
+        stack = Stack(folder / "stack", new_server(**(primary or {})), nodes=nodes, places=None, **settings)
         made.append(stack)
         watched.extend([*stack.nodes, stack.pageserver])
         return stack

@@ -66,6 +66,10 @@ class Ledger:
         self._folder = server.own(server.folder / "ledger")
         self._runs = 0
 
+    def move(self, server: Server) -> None:
+        """Go on with another server, which was promoted."""
+        self._server = server
+
     def create(self) -> None:
         """Fill pgbench's tables and make the empty ledger."""
         self._server.run("pgbench", "-i", "-q", "-s", self._scale)

@@ -24,6 +24,26 @@ class User:
     groups: tuple[int, ...] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a program runs, and how it is reached there.
+
+    Args:
+        address: where we reach it.
+        peer_address: where the other programs of the test reach it.
+        enter: a program that becomes the one it is given, inside (``nsenter``); none: beside us.
+        data_dir: where its data goes; None: into its folder.
+    """
+
+    address: str = "127.0.0.1"
+    peer_address: str = "127.0.0.1"
+    enter: tuple[str, ...] = ()
+    data_dir: Path | None = None
+
+
+LOOPBACK = Place()
+
+
 class Process:
     """One program of a test, the demo or a benchmark.
 
@@ -33,6 +53,7 @@ class Process:
         log: file that gets its output, of all its lives.
         env: added to our own environment.
         user: run as this user; None is us.
+        place: where it runs.
     """
 
     def __init__(
@@ -43,12 +64,18 @@ class Process:
         log: Path,
         env: Mapping[str, str] | None = None,
         user: User | None = None,
+        place: Place = LOOPBACK,
     ) -> None:
         self.name = name
         self.log = log
+        self.place = place
         self._command = [str(part) for part in command]
         self._env = dict(env or {})
         self._user = user or User()
+        if place.enter:
+            # Only we may enter; there it becomes whom it should run as.
+            self._command = [*place.enter, *_becoming(self._user), *self._command]
+            self._user = User()
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -64,6 +91,12 @@ class Process:
     def exit_code(self) -> int | None:
         """None while it runs or before its first start; negative for a signal."""
         return None if self._child is None else self._child.poll()
+
+    @property
+    def cpu_s(self) -> float:
+        """User and system time it has used so far, in seconds, without its children's. It must be alive."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def start(self) -> None:
         assert not self.alive, f"{self.name} runs already"
@@ -89,12 +122,12 @@ class Process:
         assert self._child is not None, f"{self.name} was never started"
         self._child.send_signal(number)
 
-    def wait(self, *, deadline_s: float = 30.0) -> int:
+    def wait(self, *, deadline_s: float = 60.0) -> int:
         """Its exit code, once it has ended by itself or by a signal sent before."""
         assert self._child is not None, f"{self.name} was never started"
         return self._child.wait(deadline_s)
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, *, deadline_s: float = 30.0) -> int:
+    def stop(self, number: signal.Signals = signal.SIGTERM, *, deadline_s: float = 60.0) -> int:
         """Ask it to end and give its exit code. Killing it when it does not is an error too."""
         if not self.alive:
             return self.exit_code or 0
@@ -110,17 +143,21 @@ class Process:
         """SIGKILL to it and all its children, and wait until they are gone."""
         if not self.alive:
             return
-        children = list(_children(self.pid))
-        for pid in (self.pid, *children):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        self._send_all(signal.SIGKILL)
         self.wait()
 
     def pause(self) -> None:
-        self.send(signal.SIGSTOP)
+        """SIGSTOP to it and all its children."""
+        self._send_all(signal.SIGSTOP)
 
     def resume(self) -> None:
-        self.send(signal.SIGCONT)
+        self._send_all(signal.SIGCONT)
+
+    def _send_all(self, number: signal.Signals) -> None:
+        children = list(_children(self.pid))
+        for pid in (self.pid, *children):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def tail(self, lines: int = 60) -> str:
         """The end of its log."""
@@ -138,6 +175,12 @@ def server_user() -> User:
             found = pwd.getpwnam(name)
             return User(found.pw_uid, found.pw_gid, ())
     raise RuntimeError("PostgreSQL refuses to run as root, and there is no user postgres or nobody")
+
+
+def _becoming(user: User) -> list[str]:
+    if user.uid is None:
+        return []
+    return ["setpriv", f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups", "--"]
 
 
 def free_port() -> int:

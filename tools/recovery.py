@@ -36,7 +36,7 @@ def hold_wal(stack: Stack, backup: Path) -> Path:
 
 
 def recover_from_each_majority(
-    stack: Stack, backup: Path, ledger: Ledger, folder: Path
+    stack: Stack, backup: Path, ledger: Ledger, folder: Path, *, deadline_s: float = 60.0
 ) -> Iterator[Recovery]:
     """Bury the primary, then recover a server from each smallest majority of nodes alone, one after another.
 
@@ -47,9 +47,10 @@ def recover_from_each_majority(
         stack: everything in it is killed here, and its primary's data directory is moved away.
         backup: as ``hold_wal`` made it.
         folder: for copies; as large as the data of the nodes.
+        deadline_s: for each majority to agree; its server has four times as long for the replay.
     """
     stack.kill()
-    stack.primary.data_dir.rename(stack.primary.folder / "buried")
+    stack.primary.data_dir.rename(stack.primary.data_dir.with_name("buried"))
     for node in stack.nodes:
         shutil.copytree(node.data_dir, folder / node.name)
     size = len(stack.nodes) // 2 + 1
@@ -59,20 +60,27 @@ def recover_from_each_majority(
             shutil.copytree(folder / node.name, node.data_dir)
             node.start()
         try:
-            yield _recover(stack, majority, backup, ledger, folder)
+            yield _recover(stack, majority, backup, ledger, folder, deadline_s=deadline_s)
         finally:
             for node in majority:
                 node.kill()
 
 
 def _recover(
-    stack: Stack, majority: tuple[Program, ...], backup: Path, ledger: Ledger, folder: Path
+    stack: Stack,
+    majority: tuple[Program, ...],
+    backup: Path,
+    ledger: Ledger,
+    folder: Path,
+    *,
+    deadline_s: float,
 ) -> Recovery:
-    commit_lsn = until(stack.commit_lsn, what="the nodes agree on a commit LSN without the primary")
+    what = "the nodes agree on a commit LSN without the primary"
+    commit_lsn = until(stack.commit_lsn, what=what, deadline_s=deadline_s)
     server = Server(folder / "recovered", stack.primary.bindir, name="recovered")
     try:
-        follow(server.restore(backup), stack.conninfo(*majority)).start()
-        wait_for_replay(server, commit_lsn, deadline_s=120)
+        follow(server.restore(backup), stack.conninfo(*majority)).start(deadline_s=2 * deadline_s)
+        wait_for_replay(server, commit_lsn, deadline_s=4 * deadline_s)
         missing = ledger.missing_from(server)
     except BaseException:
         server.kill()  # Its log stays, to be looked at.

@@ -12,7 +12,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from tools.postgres import major_of
-from tools.process import Process, free_port, server_user
+from tools.process import LOOPBACK, Place, Process, free_port, server_user
 from tools.wait import until
 
 Setting = str | int | bool
@@ -37,19 +37,30 @@ class Server:
         folder: made if missing; holds ``data``, the socket and the log. Keep its path short.
         bindir: as ``tools.postgres.bindir`` gives it.
         name: what reports call it.
+        place: where it runs; beyond loopback, let others in with ``open_to_network``.
+        port: None draws a free one.
     """
 
-    def __init__(self, folder: Path, bindir: Path, *, name: str = "postgres") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        bindir: Path,
+        *,
+        name: str = "postgres",
+        place: Place = LOOPBACK,
+        port: int | None = None,
+    ) -> None:
         self.bindir = bindir
         self.major = major_of(bindir)
         self.folder = folder
-        self.data_dir = folder / "data"
-        self.port = free_port()
+        self.data_dir = place.data_dir or folder / "data"
+        self.place = place
+        self.port = port or free_port()
         self._user = server_user()
         folder.mkdir(parents=True, exist_ok=True)
         self._own(folder)
         command = self.command("postgres", "-D", self.data_dir, "-p", self.port, "-k", folder)
-        self.process = Process(name, command, log=folder / "log", user=self._user)
+        self.process = Process(name, command, log=folder / "log", user=self._user, place=place)
 
     # Life.
 
@@ -71,6 +82,12 @@ class Server:
                 shown = (str(value).lower() if isinstance(value, bool) else str(value)).replace("'", "''")
                 conf.write(f"{name} = '{shown}'\n")
         return self
+
+    def open_to_network(self) -> Self:
+        """Listen at every address, and trust whoever is in a network of ours."""
+        with (self.data_dir / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all samenet trust\nhost replication all samenet trust\n")
+        return self.configure(listen_addresses="*")
 
     def start(self, *, deadline_s: float = 60.0) -> Self:
         """Start it and wait until it answers queries."""
@@ -112,8 +129,12 @@ class Server:
 
     def conninfo(self, **parts: str | int) -> str:
         """A libpq connection string: TCP, unless ``host`` names a folder (its socket is in ``folder``)."""
-        base: dict[str, str | int] = {"host": "127.0.0.1", "port": self.port, "user": "postgres"}
+        base: dict[str, str | int] = {"host": self.place.address, "port": self.port, "user": "postgres"}
         return make_conninfo("", **base | {"dbname": "postgres"} | parts)
+
+    def peer_conninfo(self) -> str:
+        """The same for the other programs of the test."""
+        return self.conninfo(host=self.place.peer_address)
 
     def connect(self, **parts: str | int) -> psycopg.Connection[Any]:
         """A connection in autocommit mode; the caller closes it."""
@@ -168,7 +189,7 @@ class Server:
         """What libpq programs need to find this server."""
         path = f"{self.bindir}:{os.environ.get('PATH', '/usr/bin:/bin')}"
         target = {
-            "PGHOST": "127.0.0.1",
+            "PGHOST": self.place.address,
             "PGPORT": str(self.port),
             "PGUSER": "postgres",
             "PGDATABASE": "postgres",
@@ -193,6 +214,12 @@ class Server:
         self._own(folder)
         return folder
 
-    def _own(self, folder: Path) -> None:
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file of the data directory, as the server's own."""
+        path = self.data_dir / name
+        path.write_bytes(content)
+        self._own(path)
+
+    def _own(self, path: Path) -> None:
         if self._user.uid is not None:
-            os.chown(folder, self._user.uid, self._user.gid or 0)
+            os.chown(path, self._user.uid, self._user.gid or 0)

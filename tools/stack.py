@@ -4,40 +4,51 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from tools.process import Process, free_port
+from tools.process import LOOPBACK, Place, Process, free_port
 from tools.server import Server, Setting
 from tools.wait import until
 from walproxy.wire.lsn import parse_lsn
 
 NOT_YET = (psycopg.Error, OSError)
 GROUP = "walproxy"
+PORT = 7000
 
 
 class Program(Process):
     """A walproxy node or a pageserver: a process with a port that answers ``SHOW <package>.status``."""
 
-    def __init__(self, package: str, name: str, folder: Path) -> None:
+    def __init__(
+        self, package: str, name: str, folder: Path, *, place: Place = LOOPBACK, port: int | None = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.package = package
         self.folder = folder
-        self.data_dir = folder / "data"
+        self.data_dir = place.data_dir or folder / "data"
         self.config = folder / f"{package}.toml"
-        self.port = free_port()
+        self.port = port or free_port()
         self.log_level = "info"
+        self._python = sys.executable
         super().__init__(
-            name, [sys.executable, "-m", package, "run", "--config", self.config], log=folder / "log"
+            name,
+            [self._python, "-m", package, "run", "--config", self.config],
+            log=folder / "log",
+            place=place,
         )
 
     def conninfo(self, **parts: str | int) -> str:
-        base: dict[str, str | int] = {"host": "127.0.0.1", "port": self.port, "user": "postgres"}
+        base: dict[str, str | int] = {"host": self.place.address, "port": self.port, "user": "postgres"}
         return make_conninfo("", **base | {"dbname": "postgres", "connect_timeout": 5} | parts)
+
+    def peer_conninfo(self) -> str:
+        """The same for the other programs of the test."""
+        return self.conninfo(host=self.place.peer_address)
 
     def connect(self, **parts: str | int) -> psycopg.Connection[Any]:
         return psycopg.connect(self.conninfo(**parts), autocommit=True)
@@ -53,7 +64,7 @@ class Program(Process):
         shown: dict[str, Any] = json.loads(text)
         return shown
 
-    def ready(self, *, deadline_s: float = 30.0) -> Self:
+    def ready(self, *, deadline_s: float = 60.0) -> Self:
         """Wait until it answers."""
 
         def look() -> dict[str, Any]:
@@ -65,7 +76,12 @@ class Program(Process):
 
     def cli(self, *arguments: str) -> list[str]:
         """A command line of its package, to be run by the caller."""
-        return [sys.executable, "-m", self.package, *arguments]
+        return [self._python, "-m", self.package, *arguments]
+
+    def turn_to(self, python: str | Path) -> None:
+        """From the next start on, be what that interpreter has installed: another version."""
+        self._command = [str(python) if part == self._python else part for part in self._command]
+        self._python = str(python)
 
     def write_config(self, **values: object) -> None:
         """Write the TOML file: strings, numbers, lists of strings and one level of tables."""
@@ -83,36 +99,65 @@ class Stack:
         folder: made if missing.
         primary: started by the caller or by ``start``; its data directory exists.
         nodes: how many walproxy nodes.
+        places: where a program of that name runs, if not on loopback and in its folder.
         settings: added to the configuration of every node.
     """
 
-    def __init__(self, folder: Path, primary: Server, *, nodes: int = 3, **settings: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        primary: Server,
+        *,
+        nodes: int = 3,
+        places: Mapping[str, Place] | None = None,
+        **settings: object,
+    ) -> None:
         self.folder = folder
         self.primary = primary
-        self.nodes = [Program("walproxy", f"node-{letter}", folder / letter) for letter in "abcdefg"[:nodes]]
-        self.pageserver = Program("pageserver", "pageserver", folder / "pageserver")
-        members = {node.name: node.conninfo() for node in self.nodes}
+        self._settings = settings
+        places = places or {}
+
+        def program(package: str, name: str, into: str) -> Program:
+            place = places.get(name, LOOPBACK)
+            # In a network of its own nobody else has the port.
+            return Program(package, name, folder / into, place=place, port=PORT if place.enter else None)
+
+        self.nodes = [program("walproxy", f"node-{letter}", letter) for letter in "abcdefg"[:nodes]]
+        self.pageserver = program("pageserver", "pageserver", "pageserver")
+        members = {node.name: node.peer_conninfo() for node in self.nodes}
         for node in self.nodes:
             node.write_config(
                 name=node.name,
                 listen=f"127.0.0.1:{node.port}",
                 data_dir=str(node.data_dir),
-                primary_conninfo=primary.conninfo(),
+                primary_conninfo=primary.peer_conninfo(),
                 **settings,
                 members=members,
             )
         self.pageserver.write_config(
             listen=f"127.0.0.1:{self.pageserver.port}",
             data_dir=str(self.pageserver.data_dir),
-            walproxy=[node.conninfo() for node in self.nodes],
-            primary_conninfo=primary.conninfo(),
+            walproxy=[node.peer_conninfo() for node in self.nodes],
+            primary_conninfo=primary.peer_conninfo(),
         )
+
+    def new_node(self, name: str) -> Program:
+        """A further node, which waits to be added; not started, and not among ``nodes`` yet."""
+        node = Program("walproxy", name, self.folder / name)
+        node.write_config(
+            name=name,
+            listen=f"127.0.0.1:{node.port}",
+            data_dir=str(node.data_dir),
+            primary_conninfo=self.primary.conninfo(),
+            **self._settings,
+        )
+        return node
 
     @property
     def programs(self) -> list[Process]:
         return [self.primary.process, *self.nodes, self.pageserver]
 
-    def start(self, *, pageserver: bool = True, deadline_s: float = 30.0, **settings: Setting) -> Self:
+    def start(self, *, pageserver: bool = True, deadline_s: float = 60.0, **settings: Setting) -> Self:
         """Start all that does not run; afterwards the primary waits for the quorum at each commit.
 
         ``deadline_s`` is that of each step; the pageserver's base backup has four of them.
@@ -129,6 +174,7 @@ class Stack:
             synchronous_standby_names=f"ANY 1 ({GROUP})", **{"synchronous_commit": "on"} | settings
         )
         self.wait_for_quorum(deadline_s=deadline_s)
+        self.wait_for_serving(deadline_s=deadline_s)
         if pageserver:
             self.pageserver.start()
             self.wait_for_pages(deadline_s=4 * deadline_s)
@@ -169,7 +215,7 @@ class Stack:
                 with contextlib.suppress(*NOT_YET):
                     yield node, node.status()
 
-    def proposer(self, *, deadline_s: float = 30.0) -> Program:
+    def proposer(self, *, deadline_s: float = 60.0) -> Program:
         """The node that holds the upstream connection, once there is one."""
         return until(self._proposer, what="a node proposes", deadline_s=deadline_s)
 
@@ -181,9 +227,11 @@ class Stack:
     def conninfo(self, *nodes: Program) -> str:
         """One connection string for several nodes (default: all), tried in their order."""
         chosen = nodes or self.nodes
-        ports = ",".join(str(node.port) for node in chosen)
-        hosts = ",".join("127.0.0.1" for _ in chosen)
-        return make_conninfo("", host=hosts, port=ports, user="postgres", connect_timeout=5)
+        return _several(chosen, [node.place.address for node in chosen])
+
+    def peer_conninfo(self) -> str:
+        """One for all nodes, for the other programs of the test."""
+        return _several(self.nodes, [node.place.peer_address for node in self.nodes])
 
     def commit_lsn(self) -> str | None:
         """What a proposer calls committed in its own term; None as long as nobody can say."""
@@ -201,13 +249,21 @@ class Stack:
         proposer = self.proposer()
         return [node for node in self.nodes if node is not proposer]
 
-    def wait_for_upstream(self, *, deadline_s: float = 30.0) -> None:
+    def wait_for_upstream(self, *, deadline_s: float = 60.0) -> None:
         """Until the primary's walsender streams to the group."""
         self._wait("state = 'streaming'", what="the primary streams to a node", deadline_s=deadline_s)
 
-    def wait_for_quorum(self, *, deadline_s: float = 30.0) -> None:
+    def wait_for_quorum(self, *, deadline_s: float = 60.0) -> None:
         """Until the primary's commits wait for the group."""
         self._wait("sync_state = 'quorum'", what="the primary waits for the quorum", deadline_s=deadline_s)
+
+    def wait_for_serving(self, *, deadline_s: float = 60.0) -> None:
+        """Until every node knows of committed WAL: before, it refuses stock clients, and some do not try again."""
+
+        def look() -> bool:
+            return all(parse_lsn(str(node.status()["commit_lsn"])) > 0 for node in self.nodes)
+
+        until(look, what="every node serves committed WAL", deadline_s=deadline_s, ignoring=NOT_YET)
 
     def wait_for_pages(self, *, deadline_s: float = 120.0) -> None:
         """Until the pageserver has all of a consistent cluster."""
@@ -222,3 +278,8 @@ class Stack:
     def _wait(self, condition: str, *, what: str, deadline_s: float) -> None:
         query = f"select count(*) from pg_stat_replication where application_name = %s and {condition}"
         until(lambda: self.primary.value(query, GROUP), what=what, deadline_s=deadline_s, ignoring=NOT_YET)
+
+
+def _several(nodes: Sequence[Program], hosts: Sequence[str]) -> str:
+    ports = ",".join(str(node.port) for node in nodes)
+    return make_conninfo("", host=",".join(hosts), port=ports, user="postgres", connect_timeout=5)

@@ -17,7 +17,7 @@ def until(
     look: Callable[[], Seen | None],
     *,
     what: str,
-    deadline_s: float = 30.0,
+    deadline_s: float = 60.0,
     ignoring: tuple[type[Exception], ...] = (),
     pause_s: float = PAUSE_S,
 ) -> Seen:

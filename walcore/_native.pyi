@@ -25,12 +25,20 @@ class WalScanner:
         system_id: what long page headers must say; 0 accepts the first one seen.
         prev_lsn: start of the record before `start_lsn`, checked against the first record's `xl_prev`; 0 if not known.
         major: the only major version to accept; 0 accepts the first one seen.
+        events: keep them for `take_events`; without, they are checked and forgotten.
     Raises:
         ValueError: no record can start at `start_lsn`, or an argument is impossible.
     """
 
     def __new__(
-        cls, start_lsn: int, *, segment_size: int, system_id: int = 0, prev_lsn: int = 0, major: int = 0
+        cls,
+        start_lsn: int,
+        *,
+        segment_size: int,
+        system_id: int = 0,
+        prev_lsn: int = 0,
+        major: int = 0,
+        events: bool = False,
     ) -> WalScanner: ...
     def feed(self, wal: bytes) -> None:
         """Take the next bytes of the stream.
@@ -228,6 +236,9 @@ class WalDump:
         """Start of the last record read, asked for or not; 0 before."""
     @property
     def shown(self) -> int: ...
+    @property
+    def shown_start_lsn(self) -> int:
+        """Start of the first record asked for; 0 before."""
     @property
     def shown_end_lsn(self) -> int: ...
     @property
@@ -602,3 +613,95 @@ class Reader:
         """
     def delta_counts(self, key: tuple[int, int, int, int, int]) -> tuple[int, int]:
         """Number and bytes of deltas since the page's last image, will-init record or base."""
+
+# --- lane.rs ----------------------------------------------------------------------------------------------
+
+def judge_append(
+    log_generation: int,
+    log_term: int,
+    elected_term: int,
+    log_tli: int,
+    write_lsn: int,
+    room_end_lsn: int,
+    generation: int,
+    term: int,
+    tli: int,
+    start_lsn: int,
+    wal_bytes: int,
+    /,
+) -> str:
+    """What an acceptor does with an Append: the first six are of its log, the others of the message.
+
+    Gives `take`, or why not: `generation`, `past`, `not elected`, `elsewhere`, `timeline`, `room`.
+    Source: docs/quorum.md rules 1, 11, 17 and 18.
+    """
+
+def held_lsn(flush_lsns: list[int], majority: int, /) -> int:
+    """The largest LSN that at least `majority` of these members have flushed; 0 if there are not so many."""
+
+@final
+class FollowLane:
+    """An acceptor's steady state: takes Appends off a socket, writes and syncs their WAL, and answers.
+
+    Descriptors are duplicated; the caller keeps its own, and does not read or write through them during `run`.
+    Calls do not overlap.
+
+    Args:
+        event_loop: a descriptor that is readable when the caller has other work.
+        socket: where the proposer speaks; must not block.
+        begun: the bytes of a message that is not whole, read before.
+        file, file_start_lsn: the segment file to write to, and the LSN of its first byte.
+        scanner: has been fed up to `write_lsn`.
+        version: of the protocol; messages of another are left to the caller.
+        room_end_lsn: takes nothing that ends beyond.
+        needs: an AppendReply after its positions.
+    Raises:
+        OSError: a descriptor is not open.
+    """
+
+    def __new__(
+        cls,
+        *,
+        event_loop: int,
+        socket: int,
+        begun: bytes,
+        file: int,
+        file_start_lsn: int,
+        scanner: WalScanner,
+        version: int,
+        generation: int,
+        term: int,
+        tli: int,
+        write_lsn: int,
+        flush_lsn: int,
+        room_end_lsn: int,
+        commit_lsn: int,
+        needs: bytes,
+    ) -> FollowLane: ...
+    def run(self, timeout_s: float | None, wakes_at_commit: bool, /) -> bool:
+        """Take what comes, without the GIL. All that was taken is durable and answered when it returns.
+
+        Gives True when the event loop has work, the time is over, a sync was slow or, if asked for, a later commit LSN
+        came; False when something comes that is not for it, or the answer does not fit the socket: `rest`, `unsent`.
+
+        Raises:
+            OSError: a write or sync failed. Nothing was answered since, and nothing must be.
+        """
+    def set_needs(self, needs: bytes, /) -> None: ...
+    def rest(self) -> bytes:
+        """What was read off the socket and not taken."""
+    def unsent(self) -> bytes:
+        """What the socket did not take."""
+    @property
+    def is_slow(self) -> bool:
+        """The last sync took so long that it must not hold up the event loop again."""
+    @property
+    def damage(self) -> str | None:
+        """Why the WAL that `rest` begins with is none; the scanner takes no more."""
+    @property
+    def heard(self) -> int:
+        """Appends ever taken."""
+    @property
+    def positions(self) -> tuple[int, int, int, int, int]:
+        """End of the log; of its whole records, which are durable; start of the last that was taken, 0 if none was;
+        commit LSN and horizon as last told."""

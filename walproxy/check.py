@@ -9,9 +9,12 @@ from enum import StrEnum
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from walproxy.config import checked_conninfo
+from walproxy.errors import ConfigInvalid
+from walproxy.options import JsonOption, show
 from walproxy.wire.errors import ConnectFailed, SqlError
 from walproxy.wire.libpq import CopyBoth
 
@@ -79,31 +82,35 @@ def parse_sync_names(text: str) -> SyncNames:
 
 
 async def look(conninfo: str, *, application_name: str, slot_name: str) -> Primary:
-    """Ask the primary. Raises ConnectFailed, SqlError."""
+    """Ask the primary. Raises ConnectFailed, SqlError, TimeoutError."""
     connection = await CopyBoth.connect(
         conninfo, replication=False, application_name="walproxy check", timeout_s=_TIMEOUT_S
     )
     try:
-
-        async def ask(query: str) -> list[list[str | None]]:
-            rows = await connection.query(query)
-            return [[None if v is None else v.decode() for v in row] for row in rows]
-
-        settings = {name: str((await ask(f"SHOW {name}"))[0][0]) for name in _SETTINGS}
-        ((in_recovery,),) = await ask("SELECT pg_catalog.pg_is_in_recovery()")
-        columns = ("pid", "state", "sync_state", "flush_lsn", "client_addr")
-        standbys = await ask(
-            f"SELECT {', '.join(columns)} FROM pg_catalog.pg_stat_replication "  # noqa: S608 - quoted below
-            f"WHERE lower(application_name) = lower({_literal(application_name)}) ORDER BY pid"
-        )
-        slot_columns = ("active", "restart_lsn", "wal_status")
-        slots = await ask(
-            f"SELECT {', '.join(slot_columns)} FROM pg_catalog.pg_replication_slots "  # noqa: S608 - quoted below
-            f"WHERE slot_name = {_literal(slot_name)}"
-        )
-        overrides = await ask(_OVERRIDES)
+        async with asyncio.timeout(_TIMEOUT_S):
+            return await _look(connection, application_name=application_name, slot_name=slot_name)
     finally:
         connection.close()
+
+
+async def _look(connection: CopyBoth, *, application_name: str, slot_name: str) -> Primary:
+    async def ask(query: str) -> list[list[str | None]]:
+        rows = await connection.query(query)
+        return [[None if v is None else v.decode() for v in row] for row in rows]
+
+    settings = {name: str((await ask(f"SHOW {name}"))[0][0]) for name in _SETTINGS}
+    ((in_recovery,),) = await ask("SELECT pg_catalog.pg_is_in_recovery()")
+    columns = ("pid", "state", "sync_state", "flush_lsn", "client_addr")
+    standbys = await ask(
+        f"SELECT {', '.join(columns)} FROM pg_catalog.pg_stat_replication "  # noqa: S608 - quoted below
+        f"WHERE lower(application_name) = lower({_literal(application_name)}) ORDER BY pid"
+    )
+    slot_columns = ("active", "restart_lsn", "wal_status")
+    slots = await ask(
+        f"SELECT {', '.join(slot_columns)} FROM pg_catalog.pg_replication_slots "  # noqa: S608 - quoted below
+        f"WHERE slot_name = {_literal(slot_name)}"
+    )
+    overrides = await ask(_OVERRIDES)
     return Primary(
         settings,
         in_recovery == "t",
@@ -204,8 +211,9 @@ async def check_primary(conninfo: str, *, application_name: str, slot_name: str)
     """All findings; one red one if the primary cannot be asked."""
     try:
         primary = await look(conninfo, application_name=application_name, slot_name=slot_name)
-    except (ConnectFailed, SqlError) as error:
-        return [Finding(Level.RED, "connection", str(error), "start the primary, or mend primary_conninfo")]
+    except (ConnectFailed, SqlError, TimeoutError) as error:
+        why = str(error) or f"no answer in {_TIMEOUT_S:g} s"
+        return [Finding(Level.RED, "connection", why, "start the primary, or mend primary_conninfo")]
     return judge(primary, application_name=application_name, slot_name=slot_name)
 
 
@@ -222,7 +230,7 @@ def as_table(findings: list[Finding]) -> Table:
     colours = {Level.OK: "green", Level.WARNING: "yellow", Level.RED: "red"}
     for found in findings:
         colour = colours[found.level]
-        table.add_row(f"[{colour}]{found.level}[/{colour}]", found.what, found.value, found.advice)
+        table.add_row(Text(found.level, style=colour), found.what, found.value, found.advice)
     return table
 
 
@@ -230,12 +238,19 @@ def command(
     primary: Annotated[str, typer.Option(help="libpq connection string of the primary.")],
     application_name: Annotated[str, typer.Option(help="Of the group of nodes.")] = "walproxy",
     slot_name: Annotated[str, typer.Option(help="Of the group of nodes, on the primary.")] = "walproxy",
-    json_output: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    json_output: JsonOption = False,
 ) -> None:
-    """Ask the primary whether its commits wait for the quorum. Exit code 2 if they do not."""
+    """Ask the primary whether its commits wait for the quorum.
+
+    Exit code 0: they do. 2: they do not, or the primary cannot be asked.
+    """
+    try:
+        checked_conninfo(primary)
+    except ValueError as error:
+        raise ConfigInvalid(f"--primary: {error}") from error
     findings = asyncio.run(check_primary(primary, application_name=application_name, slot_name=slot_name))
     if json_output:
         typer.echo(json.dumps(as_json(findings), indent=2))
     else:
-        Console().print(as_table(findings))
+        show(as_table(findings))
     raise typer.Exit(RED_EXIT_CODE if is_red(findings) else 0)

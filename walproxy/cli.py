@@ -1,6 +1,5 @@
 """The command line: `walproxy run` and the commands of the other packages."""
 
-import asyncio
 import importlib
 import importlib.util
 import json
@@ -13,6 +12,7 @@ from typing import Annotated, Final, cast
 import structlog
 import typer
 
+from walproxy import member
 from walproxy.config import load_settings
 from walproxy.errors import ConfigInvalid, WalproxyError
 from walproxy.run import run as run_node
@@ -39,6 +39,8 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
+app.add_typer(member.app, name="member")
+
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file; every key may also stand in WALPROXY_<KEY>.")
 ]
@@ -63,7 +65,7 @@ def run(
         typer.echo(json.dumps(settings.printable(), indent=2))
         return
     _log_to_stderr(log_level)
-    asyncio.run(run_node(settings))
+    run_node(settings)
 
 
 def main() -> None:
@@ -113,6 +115,10 @@ _COMMANDS: Final = {
     "names": ("walproxy.inspect.catalog", "names"),
     "status": ("walproxy.status", "command"),
     "check": ("walproxy.check", "command"),
+    "transfer": ("walproxy.handover", "transfer"),
+    "seal": ("walproxy.handover", "seal"),
+    "unseal": ("walproxy.handover", "unseal"),
+    "promote-check": ("walproxy.promotable", "command"),
 }
 for _name, (_module, _function) in _COMMANDS.items():
     _package = _module.rpartition(".")[0]

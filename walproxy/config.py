@@ -17,7 +17,8 @@ from walproxy.wire.errors import MalformedInput
 MIB = 1 << 20
 
 
-def _conninfo(text: str) -> str:
+def checked_conninfo(text: str) -> str:
+    """The same, if it is a libpq connection string. Raises ValueError."""
     try:
         conninfo_to_dict(text)
     except ProgrammingError as error:
@@ -33,7 +34,7 @@ def _listen(text: str) -> str:
     return text
 
 
-Conninfo = Annotated[str, AfterValidator(_conninfo)]
+Conninfo = Annotated[str, AfterValidator(checked_conninfo)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 
 
@@ -47,26 +48,36 @@ class Settings(BaseSettings):
     name: Name
     """This node, as `members` calls it."""
     listen: Annotated[str, AfterValidator(_listen)]
+    http_listen: Annotated[str, AfterValidator(_listen)] | None = None
+    """Where `/live` and `/ready` are answered; nowhere if it is not given."""
     data_dir: Path
-    members: dict[Name, Conninfo] = Field(min_length=1)
-    """The whole group, this node included: how the others reach each of them."""
+    members: dict[Name, Conninfo] = Field(default_factory=dict)
+    """The whole group at its first start, this node included: how the others reach each of them.
+
+    None in the file of a node that waits to be added. After a change of the members the nodes' own list counts.
+    """
     primary_conninfo: Conninfo
     slot_name: str = Field(default="walproxy", pattern=r"^[a-z0-9_]{1,63}$")
     application_name: str = Field(default="walproxy", pattern=r"^[\x20-\x7e]{1,63}$")
     """One for the group: what `synchronous_standby_names` counts."""
     max_wal_size_bytes: int = Field(default=16 * 1024 * MIB, ge=64 * MIB)
-    """A node that keeps this much WAL takes no more."""
+    """A node that keeps this much WAL takes no more; the extra file of each promotion does not count."""
     election_timeout_s: float = Field(default=1.0, ge=0.1, le=60)
     """A silent proposer is replaced after once to twice this time."""
     heartbeat_interval_s: float = Field(default=0.2, ge=0.01, le=10)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.name not in self.members:
+        if self.members and self.name not in self.members:
             raise ValueError(f"members: does not name this node, {self.name}")
         if self.heartbeat_interval_s * 2 > self.election_timeout_s:
             raise ValueError("heartbeat_interval_s: must be at most half of election_timeout_s")
         return self
+
+    @property
+    def group(self) -> dict[str, str]:
+        """Whom to ask about the group: its configured members, or else this node."""
+        return dict(self.members) or {self.name: own_conninfo(self.listen)}
 
     @classmethod
     def settings_customise_sources(
@@ -118,6 +129,20 @@ def load_settings(path: Path | None) -> Settings:
             for item in error.errors(include_url=False, include_input=False)
         )
         raise ConfigInvalid(f"configuration: {reasons}") from error
+
+
+def is_in_environment() -> bool:
+    """Whether any key stands there."""
+    return any(f"WALPROXY_{key.upper()}" in os.environ for key in Settings.model_fields)
+
+
+def own_conninfo(listen: str) -> str:
+    """How a program on the same machine reaches a node that listens there."""
+    address = parse_address(listen)
+    if address.path:
+        folder, _, file = address.path.rpartition("/")
+        return make_conninfo("", host=folder, port=file.rpartition(".")[2], user="walproxy")
+    return make_conninfo("", host=address.host, port=address.port, user="walproxy")
 
 
 def without_password(conninfo: str) -> str:

@@ -6,6 +6,8 @@ import sys
 
 from walproxy.inspect.waldump.asked import arguments_for
 
+_INTERRUPTED = 130  # As the shell has it, and typer once it runs.
+
 
 def main() -> None:
     """Run the command line, and end with the code that says how."""
@@ -15,6 +17,9 @@ def main() -> None:
         # Whoever reads half of the output and leaves ends us without a word, as with any filter.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         sys.exit(run(arguments, os.environ, sys.stdout.buffer, sys.stderr.write))
-    from walproxy import cli  # noqa: PLC0415 - see above
+    try:
+        from walproxy import cli  # noqa: PLC0415 - see above
 
-    cli.main()
+        cli.main()
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)

@@ -8,7 +8,8 @@ WalproxyError (exit code 2)
 ├── WalRemoved             WAL that was asked for is gone
 ├── PrimaryUnreachable     no connection to the primary, or it ended
 │   └── SlotActive         the slot is still held by another connection
-└── NotReady               nothing to serve yet
+├── NotReady               nothing to serve yet
+└── Refused                the group says no
 """
 
 
@@ -58,3 +59,7 @@ class SlotActive(PrimaryUnreachable):
 
 class NotReady(WalproxyError):
     """No WAL yet, or no proposer. Ask again later, or another node."""
+
+
+class Refused(WalproxyError):
+    """The group does not do what was asked, and says why. Nothing was changed, unless the message says so."""

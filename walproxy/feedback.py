@@ -5,7 +5,7 @@ from typing import Final
 
 from walproxy.ports import Upstream
 from walproxy.quorum.messages import Feedback
-from walproxy.quorum.proposer import Peer
+from walproxy.quorum.peer import Peer
 
 _LOOK_EVERY_S: Final = 1.0
 _TELL_EVERY_S: Final = 10.0
@@ -33,12 +33,13 @@ class FeedbackForwarder:
         self._sent = _NONE
         self._sent_s = self._looked_s = now_s
 
-    def forward(self, members: Iterable[Peer], now_s: float) -> None:
+    def forward(self, own: Feedback, others: Iterable[Peer], now_s: float) -> None:
         """Tell that of all members, ourselves included, if it is time to. Raises PrimaryUnreachable."""
         if now_s - self._looked_s < _LOOK_EVERY_S:
             return
         self._looked_s = now_s
-        feedback = oldest(member.feedback for member in members if now_s - member.heard_s < _FORGET_S)
+        alive = (member.feedback for member in others if now_s - member.heard_s < _FORGET_S)
+        feedback = oldest((own, *alive))
         if feedback != self._sent or now_s - self._sent_s >= _TELL_EVERY_S:
             self._upstream.feedback(feedback)
             self._sent, self._sent_s = feedback, now_s

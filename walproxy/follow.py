@@ -10,9 +10,9 @@ import structlog
 from walproxy.errors import PrimaryUnreachable, SlotActive, WalRemoved
 from walproxy.feedback import FeedbackForwarder
 from walproxy.ports import PrimaryWal, Upstream, WalStore
-from walproxy.quorum.errors import MessageRefused, PrimaryRefused
+from walproxy.quorum.errors import LogSealed, MessageRefused, PrimaryRefused
 from walproxy.quorum.messages import WAL_BYTES_MAX
-from walproxy.quorum.primary import Overlap, StreamPlan
+from walproxy.quorum.primary import Overlap, Proof, StreamPlan
 from walproxy.quorum.replica import Replica
 from walproxy.wire.lsn import INVALID_LSN, Lsn
 
@@ -71,11 +71,15 @@ class PrimaryFollower:
         self.state = "not wanted"
         self.error = ""
         self.primary_end_lsn = INVALID_LSN
+        # The end of what the primary had when it was connected: until all of it is committed it may show
+        # what nobody else has.
+        self.tail_lsn = INVALID_LSN
         self._node = node
         self._replica = replica
         self._store = store
         self._make_upstream = make_upstream
-        self._upstream: Upstream | None = None  # Streaming to us, in the term we propose in.
+        # Streaming to us, in the term we propose in, and shown to have our log: it is told what is committed.
+        self._upstream: Upstream | None = None
         self._wish: tuple[bool, int] | None = None
         self._wish_changed = asyncio.Event()
         self._reported_lsn = INVALID_LSN
@@ -133,6 +137,9 @@ class PrimaryFollower:
                 state, wait_s = "waiting for the slot", _RETRY_S
             case PrimaryUnreachable():
                 state = "unreachable"
+            case LogSealed(advice=advice):
+                state, wait_s, log = "sealed", _RETRY_MAX_S, _log.warning
+                why += f"; what to do: {advice}"
             case PrimaryRefused(advice=advice):
                 state, wait_s, log = "refused", _REFUSED_RETRY_S, _log.error
                 why += f"; what to do: {advice}"
@@ -152,7 +159,7 @@ class PrimaryFollower:
         upstream = self._make_upstream()
         try:
             identity = await upstream.identify()
-            self.primary_end_lsn = identity.flush_lsn
+            self.primary_end_lsn = self.tail_lsn = identity.flush_lsn
             plan = self._replica.proposer.on_primary(identity, asyncio.get_running_loop().time())
             self._node.settle()
             if plan is None:
@@ -160,33 +167,42 @@ class PrimaryFollower:
                 self.state, self.error = "identified", ""
                 await asyncio.get_running_loop().create_future()
                 return
+            log = self._replica.acceptor
+            has_records = log.record_end_lsn not in {INVALID_LSN, log.state.log_start_lsn}
+            proof = Proof(plan.proven_lsn, is_needed=has_records, harmless_lsn=identity.slot_restart_lsn)
             while True:
-                plan = await self._stream_timeline(upstream, plan)
+                plan = await self._stream_timeline(upstream, plan, proof)
         finally:
             self._upstream = None
             await upstream.close()
 
-    async def _stream_timeline(self, upstream: Upstream, plan: StreamPlan) -> StreamPlan:
+    async def _stream_timeline(self, upstream: Upstream, plan: StreamPlan, proof: Proof) -> StreamPlan:
         """Until the primary leaves this timeline; gives how to go on."""
         await self._node.written(plan.proven_lsn)
         await self._room()
         overlap = await self._start(upstream, plan)
-        self._upstream = upstream
         self._reported_lsn = INVALID_LSN
         self.state, self.error = "streaming", ""
         term = self._replica.proposer.term
         _log.info("streaming from the primary", start_lsn=str(plan.start_lsn), tli=plan.tli, term=term)
-        self.report()
+        # Until then it hears what it heard before: enough to count us, and nobody's wait ends by it.
+        upstream.report(*3 * (proof.harmless_lsn,))
+        self._begin_to_report(upstream, proof)
         feedback = FeedbackForwarder(upstream, asyncio.get_running_loop().time())
 
         def take(received: PrimaryWal) -> None:
             self.primary_end_lsn = received.primary_end_lsn
-            feedback.forward(self._replica.proposer.peers.values(), asyncio.get_running_loop().time())
+            now_s = asyncio.get_running_loop().time()
+            feedback.forward(self._replica.acceptor.feedback, self._replica.proposer.other_peers, now_s)
             lsn, wal = overlap.check(received.start_lsn, received.wal)
             if wal:
                 self._node.take(lsn, wal)
                 if not self._node.has_room:
                     self._node.pause_until_room(upstream)
+            if self._upstream is None:
+                end_lsn = Lsn(received.start_lsn + len(received.wal))
+                proof.on_received(end_lsn, overlap, record_end_lsn=self._replica.acceptor.record_end_lsn)
+                self._begin_to_report(upstream, proof)
 
         try:
             ended = await upstream.pump(take)
@@ -199,6 +215,11 @@ class PrimaryFollower:
         following = self._replica.proposer.on_timeline(ended.next_tli, ended.switch_lsn, history)
         self._node.settle()
         return following
+
+    def _begin_to_report(self, upstream: Upstream, proof: Proof) -> None:
+        if proof.is_given:
+            self._upstream = upstream
+            self.report()
 
     async def _room(self) -> None:
         """Wait until the log can take a good piece of WAL: our disk is given only so much."""

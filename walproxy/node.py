@@ -11,31 +11,34 @@ from typing import Final
 import structlog
 
 from walproxy import peers
-from walproxy.config import Settings
-from walproxy.errors import NotReady, WalproxyError, WalRemoved
+from walproxy.config import Settings, without_password
+from walproxy.dialler import Dialler
+from walproxy.errors import NotReady, WalRemoved
 from walproxy.follow import Pausable, PrimaryFollower
+from walproxy.lane import Lane, LaneSelector, Lendable
+from walproxy.members import MemberFunctions, addresses, membership_status
 from walproxy.opening import open_log
-from walproxy.ports import (
-    ControlFile,
-    CopyStream,
-    Downstreams,
-    Upstream,
-    WalStore,
-)
+from walproxy.operate import Operator
+from walproxy.ports import ControlFile, CopyStream, Downstreams, Upstream, WalStore
 from walproxy.quorum.acceptor import DiskWork
-from walproxy.quorum.messages import Message, append_prefix, encode
-from walproxy.quorum.proposer import Role, Timing, WalRange
+from walproxy.quorum.membership import Contact
+from walproxy.quorum.messages import Greeting, Message, append_prefix, encode
 from walproxy.quorum.replica import Replica
-from walproxy.quorum.state import Cluster
+from walproxy.quorum.role import Role
+from walproxy.quorum.state import Cluster, ControlState
 from walproxy.quorum.terms import TermHistory
+from walproxy.quorum.timing import Timing
+from walproxy.quorum.walrange import WalRange
 from walproxy.recent import RecentWal
 from walproxy.wire.errors import WireError
+from walproxy.wire.function import Functions
 from walproxy.wire.lsn import Lsn, segment_start
 
 _RECENT_BYTES_MAX: Final = 16 << 20
 _BACKLOG_BYTES_MAX: Final = 32 << 20  # Taken from the primary and not on our disk yet.
 _REMOVE_EVERY_S: Final = 2.0
 _FAST_S: Final = 0.02  # For one write and sync.
+_LANE_PAUSE_S: Final = 1.0  # After a native lane could not be had.
 
 _log = structlog.get_logger(__name__)
 
@@ -47,6 +50,7 @@ class Node:
         settings: as loaded.
         control, store: of this node's data_dir, opened by nobody else.
         make_upstream: makes a new, unconnected connection to the primary.
+        selector: of the running event loop, for the native lane; without it all is done in Python.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Node:
         control: ControlFile,
         store: WalStore,
         make_upstream: Callable[[], Upstream],
+        selector: LaneSelector | None = None,
     ) -> None:
         self.name = settings.name
         self._settings = settings
@@ -78,6 +83,8 @@ class Node:
         self._dialled: dict[str, CopyStream] = {}
         self._accepted: dict[str, CopyStream] = {}
         self._complaints = peers.Complaints()
+        self._dialler = Dialler(self, self._complaints)
+        self._noticed_generation = -1
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = 0.0
@@ -88,11 +95,19 @@ class Node:
         self._follower = PrimaryFollower(
             self, replica=self._replica, store=store, make_upstream=make_upstream
         )
+        self._operator = Operator(self._replica, self.settle)
         self._role = ""
         self._removed_s = 0.0
         self._is_removing = False
         self._has_failed = False
         acceptor.room_end_lsn = store.room_end_lsn
+        self._lane: Lane | None = None
+        self._lane_from_s = 0.0  # No lane is begun before.
+        self._waiting = 0  # For a commit.
+        self._taken_natively = 0
+        self._selector = selector
+        if selector is not None:
+            selector.wait = self._wait
 
     # --- life ------------------------------------------------------------------------------------------
 
@@ -102,11 +117,9 @@ class Node:
         Raises:
             Poisoned: a write or sync failed; nothing was answered since.
         """
-        others = {name: info for name, info in self._settings.members.items() if name != self.name}
         try:
             async with asyncio.TaskGroup() as tasks:
-                for peer, conninfo in others.items():
-                    tasks.create_task(peers.dial(peer, conninfo, self, self._complaints))
+                tasks.create_task(self._dialler.run())
                 tasks.create_task(self._follower.run())
                 tasks.create_task(self._fail())
                 self.settle()
@@ -116,25 +129,26 @@ class Node:
             await self._stop()
 
     async def _fail(self) -> None:
-        await self._failed
+        await asyncio.shield(self._failed)
 
     async def _stop(self) -> None:
         """Save positions that are saved now and then, and let go."""
         self._role = "stopped"
+        self._give_back()
         if not self._failed.done():
             self._failed.cancel()
             while self._replica.has_disk_work_out and not self._has_failed:
                 await self._next_work_done()
-            await self._loop.run_in_executor(self._disk, self._save_all)
+            if not self._has_failed:
+                work, state = self._replica.acceptor.ready(), self._replica.acceptor.state_to_save()
+                await self._loop.run_in_executor(self._disk, self._save_all, work, state)
         self._disk.shutdown(wait=True)
 
-    def _save_all(self) -> None:
-        """In the disk thread, when nothing else runs any more."""
-        acceptor = self._replica.acceptor
-        work = acceptor.ready()
+    def _save_all(self, work: DiskWork | None, state: ControlState) -> None:
+        """In the disk thread: the last that is written, both of one moment. Peers may still speak: to nobody."""
         if work is not None:
             self._work(work)
-        self._control.save(acceptor.state_to_save())
+        self._control.save(state)
 
     # --- carrying out ----------------------------------------------------------------------------------
 
@@ -154,7 +168,7 @@ class Node:
             elif self._is_disk_fast and not ready.disk.control and not self._is_removing:
                 try:
                     self._work(ready.disk)
-                except (WalproxyError, OSError) as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is, the disk has not what was promised
                     self._fail_with(error)
                     return
                 self._finish(ready.disk)
@@ -163,6 +177,67 @@ class Node:
                 done.add_done_callback(lambda done, work=ready.disk: self._worked(work, done))  # type: ignore[misc]
                 break
         self._after(now_s)
+
+    def _wait(self, timeout_s: float | None) -> float | None:
+        """The event loop has nothing to do: let the native lane go on. Gives how long to wait after it."""
+        try:
+            if not self._may_run_lane():
+                if self._lane is None:
+                    return timeout_s
+                self._give_back()
+                return 0.0  # What was read goes to Python before anything is waited for.
+            self._lane = self._lane or self._begin_lane()
+            if self._lane is None:
+                return timeout_s
+            self._run_lane(self._lane, timeout_s)
+        except OSError as error:
+            self._lane = None
+            self._fail_with(self._store.poisoned(error))
+        except Exception as error:  # noqa: BLE001 - it ends the node; raised here it would end the loop alone
+            self._fail_with(error)
+        return 0.0
+
+    def _may_run_lane(self) -> bool:
+        """Nothing is under way that the lane could get in the way of."""
+        is_ours = self._is_disk_fast and not self._is_removing and not self._replica.has_disk_work_out
+        is_over = self._role == "stopped" or self._failed.done()
+        is_following = self._replica.proposer.role is Role.FOLLOWING
+        return is_ours and is_following and not is_over and (self._lane is None or self._lane.is_steady)
+
+    def _begin_lane(self) -> Lane | None:
+        acceptor, now_s = self._replica.acceptor, self._loop.time()
+        stream = self._accepted.get(acceptor.leader)
+        if self._selector is None or not isinstance(stream, Lendable) or now_s < self._lane_from_s:
+            return None
+        try:
+            return Lane.begin(acceptor, self._store, stream, event_loop=self._selector.fileno())
+        except OSError as error:
+            self._lane_from_s = now_s + _LANE_PAUSE_S
+            _log.warning("the steady state goes on in Python: no native lane", error=str(error))
+            return None
+
+    def _run_lane(self, lane: Lane, timeout_s: float | None) -> None:
+        is_steady = lane.run(timeout_s, wakes_at_commit=self._waiting > 0)
+        now_s = self._loop.time()
+        if taken := lane.bring_up_to_date(now_s):
+            self._taken_natively += taken
+            self._is_disk_fast = not lane.is_disk_slow
+            self._work_done.set()
+            self._after(now_s)
+        if not is_steady:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """Python goes on from here."""
+        lane, self._lane = self._lane, None
+        if lane is None:
+            return
+        damage = lane.give_back()
+        if damage is not None:
+            _log.warning("wal of the proposer is damaged", leader=self._replica.acceptor.leader, error=damage)
+            for stream in self._accepted.values():
+                if stream is lane.stream:
+                    stream.close()
 
     def _work(self, work: DiskWork) -> None:
         """The fields in their order, each durable before the next is begun. Blocking."""
@@ -248,7 +323,7 @@ class Node:
         """Our own log, the part that is not on disk yet included. Raises WalRemoved."""
         if start_lsn == end_lsn:
             return b""
-        recent = self._recent.get(start_lsn, end_lsn)
+        recent = self._recent.get(start_lsn, end_lsn, term=self.term_history.last_term)
         return self._store.read(start_lsn, end_lsn - start_lsn) if recent is None else recent
 
     def _after(self, now_s: float) -> None:
@@ -259,6 +334,8 @@ class Node:
             self._seen_commit_lsn = replica.acceptor.commit_lsn
             self._committed.set()
             self._committed = asyncio.Event()
+        if replica.acceptor.generation != self._noticed_generation:
+            self._notice_membership()
         role = self.role
         if role != self._role:
             _log.info("role changed", role=role, before=self._role, term=self.term, leader=replica.leader)
@@ -271,6 +348,16 @@ class Node:
                 self._timer.cancel()
             self._timer_s = due_s
             self._timer = self._loop.call_at(due_s, self._tick)
+
+    def _notice_membership(self) -> None:
+        """The members have changed: dial those that came, hang up on those that left."""
+        acceptor = self._replica.acceptor
+        self._noticed_generation = acceptor.generation
+        _log.info("members", **membership_status(acceptor), is_member=acceptor.is_member)
+        if self.role == "removed":
+            _log.warning("this node is not a member of its group: it was removed, or replaced by another")
+        known = addresses(acceptor.state.membership, self._settings.members)
+        self._dialler.follow({name: known[name] for name in self._replica.peers_to_dial if name in known})
 
     def _tick(self) -> None:
         self._timer = None
@@ -321,12 +408,15 @@ class Node:
         self.settle()
 
     def on_accepted(self, peer: str, stream: CopyStream) -> None:
+        self._give_back()  # It may be that peer's new one.
         self._accepted[peer] = stream
 
     def on_request(self, peer: str, message: Message) -> None:
         self._replica.on_request(peer, message, self._loop.time())
 
     def on_left(self, peer: str, stream: CopyStream) -> None:
+        if self._lane is not None and self._lane.stream is stream:
+            self._give_back()
         if self._accepted.get(peer) is stream:
             del self._accepted[peer]
             self._replica.on_leader_lost(peer, self._loop.time(), random.random())  # noqa: S311
@@ -349,14 +439,24 @@ class Node:
 
     async def serve_peer(self, stream: CopyStream) -> None:
         """Speak the quorum's protocol on a connection that asked START_PEER; returns when it ends."""
-        await peers.answer(stream, self, self._settings.members, self._complaints)
+        await peers.answer(stream, self, self._complaints)
+
+    def introduction(self) -> Greeting:
+        return self._replica.acceptor.introduction()
+
+    def change_members(self, wanted: tuple[str, ...], contacts: tuple[Contact, ...]) -> None:
+        """Begin a change, which the group carries on. Raises ChangeRefused."""
+        self._replica.change_members(wanted, contacts, self._loop.time())
+        self.settle()
 
     # --- FollowingNode ---------------------------------------------------------------------------------
 
     def take(self, lsn: Lsn, wal: bytes) -> None:
         """New WAL of the primary. Raises MessageRefused."""
         self._replica.on_primary_wal(lsn, wal, self._loop.time())
-        self._recent.add(lsn, wal, stored_lsn=self._replica.acceptor.durable_flush_lsn)
+        acceptor = self._replica.acceptor
+        term = acceptor.state.term_history.last_term
+        self._recent.add(lsn, wal, term=term, stored_lsn=acceptor.durable_flush_lsn)
         self.settle()
 
     async def written(self, lsn: Lsn) -> None:
@@ -378,6 +478,11 @@ class Node:
 
     @property
     def role(self) -> str:
+        acceptor = self._replica.acceptor
+        if not acceptor.is_member:
+            return "removed" if acceptor.generation else "waiting"
+        if acceptor.is_learner:
+            return "learner"
         match self._replica.proposer.role:
             case Role.PROPOSING:
                 return "proposer"
@@ -412,10 +517,14 @@ class Node:
     async def wait_commit(self, above_lsn: Lsn, timeout_s: float) -> Lsn:
         """The commit LSN, as soon as it is above `above_lsn` or the time is over."""
         if self.commit_lsn <= above_lsn:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
-                    while self.commit_lsn <= above_lsn:
-                        await self._committed.wait()
+            self._waiting += 1
+            try:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(timeout_s):
+                        while self.commit_lsn <= above_lsn:
+                            await self._committed.wait()
+            finally:
+                self._waiting -= 1
         return self.commit_lsn
 
     def read(self, lsn: Lsn, size: int) -> bytes:
@@ -423,8 +532,13 @@ class Node:
         size = min(size, self.commit_lsn - lsn)
         if size <= 0:
             raise NotReady("wal is not committed yet", lsn=lsn, commit=self.commit_lsn)
-        recent = self._recent.get(lsn, Lsn(lsn + size))
+        recent = self._recent.get(lsn, Lsn(lsn + size), term=self.term_history.last_term)
         return self._store.read(lsn, size) if recent is None else recent
+
+    def functions(self) -> Functions:
+        """What an operator may call."""
+        members = MemberFunctions(self, self._replica.acceptor, self._settings.members)
+        return {**self._operator.functions(), **members.functions()}
 
     def downstream_moved(self) -> None:
         """A slot or feedback changed; the proposer hears of it with the next reply."""
@@ -434,13 +548,20 @@ class Node:
         """The node's own part of `SHOW walproxy.status`, ready for JSON."""
         replica, acceptor, proposer = self._replica, self._replica.acceptor, self._replica.proposer
         state, now_s = acceptor.state, self._loop.time()
+        known = addresses(state.membership, self._settings.members)
         shown: dict[str, object] = {
             "name": self.name,
             "role": self.role,
             "leader": replica.leader,
             "term": state.term,
             "generation": acceptor.generation,
+            "node_id": state.node_id.hex(),
             "members": list(state.membership.everyone),
+            "membership": {
+                **membership_status(acceptor),
+                "is_in_force": replica.proposer.is_in_force,
+                "addresses": {name: without_password(text) for name, text in known.items()},
+            },
             "system_id": str(state.cluster.system_id) if state.cluster else None,
             "major": state.cluster.major if state.cluster else None,
             "tli": state.term_history.last_tli,
@@ -451,12 +572,15 @@ class Node:
             "flush_lsn": str(acceptor.durable_flush_lsn),
             "commit_lsn": str(acceptor.commit_lsn),
             "horizon_lsn": str(acceptor.horizon_lsn),
+            "sealed_lsn": str(sealed) if (sealed := state.term_history.sealed_lsn) else None,
+            "appends_taken_natively": self._taken_natively,
             "wal_size_bytes": self._store.size_bytes,
             "wal_size_bytes_max": self._settings.max_wal_size_bytes,
             "upstream": {
                 "state": self._follower.state,
                 "error": self._follower.error,
                 "primary_end_lsn": str(self._follower.primary_end_lsn),
+                "tail_lsn": str(self._follower.tail_lsn),
             },
             "refused_messages": dict(self._complaints.counts),
         }

@@ -53,7 +53,7 @@ class Observer:
             begin = segment_start(max(self._node.commit_lsn - _LOOK_BACK_BYTES, 0), cluster.segment_size)
             self._read_lsn = self._begin_lsn = max(begin, self._node.start_lsn)
             self._scanner = WalScanner(
-                self._read_lsn, segment_size=cluster.segment_size, system_id=cluster.system_id
+                self._read_lsn, segment_size=cluster.segment_size, system_id=cluster.system_id, events=True
             )
         commit_lsn = await self._node.wait_commit(self._read_lsn, 3600)
         scanner = self._scanner

@@ -12,7 +12,7 @@ from walproxy.errors import ConfigInvalid
 from walproxy.ports import ControlFile, WalStore
 from walproxy.quorum.acceptor import Acceptor
 from walproxy.quorum.errors import MessageRefused
-from walproxy.quorum.membership import Membership
+from walproxy.quorum.membership import NOBODY, Membership
 from walproxy.quorum.records import RecordScanner
 from walproxy.quorum.state import Cluster, ControlState
 from walproxy.wire.lsn import INVALID_LSN, Lsn
@@ -40,12 +40,37 @@ class NativeScanner:
             raise MessageRefused(f"wal is damaged: {error}") from error
 
     @property
+    def native(self) -> WalScanner:
+        """The scanner itself."""
+        return self._scanner
+
+    @property
     def record_end_lsn(self) -> int:
         return self._scanner.record_end_lsn
 
     @property
     def last_record_lsn(self) -> int:
         return self._scanner.last_record_lsn
+
+
+def _check_members(settings: Settings, state: ControlState) -> None:
+    """Once its members were changed, what a group has on disk counts. Source: docs/quorum.md rule 19."""
+    ours, known = set(settings.members), set(state.membership.everyone)
+    if state.name != settings.name:
+        raise ConfigInvalid("name: not that of this data_dir", name=settings.name, data_dir_is_of=state.name)
+    if ours == known or not ours:
+        return
+    if state.membership.generation == 1:
+        raise ConfigInvalid(
+            "members: not those that this data_dir was made for; `walproxy member` changes them",
+            members=",".join(state.membership.everyone),
+        )
+    _log.warning(
+        "members: the configuration differs from the group's own list, which counts; bring the file up to date",
+        configured=",".join(sorted(ours)),
+        members=",".join(sorted(known)),
+        generation=state.membership.generation,
+    )
 
 
 def make_scanner(start_lsn: Lsn, *, prev_lsn: Lsn, cluster: Cluster) -> RecordScanner:
@@ -62,15 +87,12 @@ def open_log(settings: Settings, control: ControlFile, store: WalStore) -> Accep
     state = control.load()
     end = last = INVALID_LSN
     if state is None:
-        membership = Membership(1, tuple(sorted(settings.members)))
+        # Who is not told of a group waits to be added to one.
+        membership = Membership(1, tuple(sorted(settings.members))) if settings.members else NOBODY
         state = ControlState(settings.name, secrets.token_bytes(_NODE_ID_BYTES), membership)
-        control.save(state)
-    if (state.name, set(state.membership.everyone)) != (settings.name, set(settings.members)):
-        raise ConfigInvalid(
-            "members: not those that this data_dir was made for",
-            name=state.name,
-            members=",".join(state.membership.everyone),
-        )
+    _check_members(settings, state)
+    # Also what was found: it may be in the page cache only. Source: docs/quorum.md rule 24.
+    control.save(state)
     if state.must_create:
         assert state.cluster is not None
         store.create(state.local_start_lsn, tli=state.term_history.last_tli, cluster=state.cluster)
@@ -88,7 +110,6 @@ def open_log(settings: Settings, control: ControlFile, store: WalStore) -> Accep
         state,
         record_end_lsn=end,
         last_record_lsn=last,
-        tlis=store.histories().keys(),
         make_scanner=make_scanner,
         leader_timeout_s=settings.election_timeout_s,
     )

@@ -11,6 +11,7 @@ from walproxy.quorum.messages import Feedback, SlotHorizon
 from walproxy.quorum.primary import PrimaryIdentity as PrimaryIdentity  # noqa: PLC0414 - part of the seam
 from walproxy.quorum.state import Cluster, ControlState
 from walproxy.quorum.terms import TermHistory
+from walproxy.wire.function import Functions
 from walproxy.wire.lsn import Lsn
 
 # --- disk: walproxy/store -----------------------------------------------------------------------------------
@@ -46,6 +47,15 @@ class EndOfWal:
     reason: str  # Why the next one is not a record.
 
 
+@dataclass(frozen=True, slots=True)
+class LentFile:
+    """The segment file that is being written to: its descriptor, and the WAL it has room for."""
+
+    fd: int
+    start_lsn: Lsn
+    end_lsn: Lsn
+
+
 class WalStore(Protocol):
     """`<data_dir>/wal/`: segment files with Postgres' names, the growing one `.partial`.
 
@@ -64,7 +74,7 @@ class WalStore(Protocol):
 
     @property
     def size_bytes(self) -> int:
-        """Space the segment files take."""
+        """Space the segments take, each counted once, and the file made ahead."""
 
     @property
     def room_end_lsn(self) -> Lsn:
@@ -110,6 +120,19 @@ class WalStore(Protocol):
         Raises:
             Poisoned: also ever after.
         """
+
+    def lend(self, tli: int) -> LentFile | None:
+        """For a writer elsewhere, who puts bytes at `write_lsn` and syncs the file before it says `on_written`.
+
+        None if the next byte begins another file, or anything else waits for a sync. It holds until the next
+        call of any method that writes.
+        """
+
+    def on_written(self, lsn: Lsn) -> None:
+        """The writer elsewhere has written and synced up to there."""
+
+    def poisoned(self, error: OSError) -> Exception:
+        """The writer elsewhere has failed: gives what to raise. Nothing but `read` is allowed from now on."""
 
     def truncate(self, lsn: Lsn) -> None:
         """Cut the log back to `lsn` <= `write_lsn`. Durable when it returns; may be repeated after a crash.
@@ -281,6 +304,9 @@ class NodeView(Protocol):
 
     def attach(self, downstreams: Downstreams) -> None:
         """Whose slots and feedback count."""
+
+    def functions(self) -> Functions:
+        """What an operator may call over SQL."""
 
     def downstream_moved(self) -> None:
         """A slot or feedback changed: tell the proposer with the next reply."""

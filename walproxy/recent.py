@@ -9,6 +9,8 @@ from walproxy.wire.lsn import INVALID_LSN, Lsn
 class RecentWal:
     """Unbroken chunks up to the end of the log, the oldest dropped first. One thread writes, any may read.
 
+    All of one term: in the next one the log may have been cut, and other bytes be in their place.
+
     Args:
         bytes_max: kept at most, once all of it is on disk.
     """
@@ -18,6 +20,7 @@ class RecentWal:
         self._chunks: deque[tuple[Lsn, bytes]] = deque()
         self._size = 0
         self._lock = threading.Lock()
+        self._term = 0
         self.end_lsn = INVALID_LSN
 
     def clear(self) -> None:
@@ -25,11 +28,12 @@ class RecentWal:
         with self._lock:
             self._clear()
 
-    def add(self, lsn: Lsn, wal: bytes, *, stored_lsn: Lsn) -> None:
+    def add(self, lsn: Lsn, wal: bytes, *, term: int, stored_lsn: Lsn) -> None:
         """Take the next bytes of the log; what is below `stored_lsn` may be dropped."""
         with self._lock:
-            if lsn != self.end_lsn:
+            if lsn != self.end_lsn or term != self._term:
                 self._clear()
+                self._term = term
             self._chunks.append((lsn, wal))
             self._size += len(wal)
             self.end_lsn = Lsn(lsn + len(wal))
@@ -40,11 +44,16 @@ class RecentWal:
                 self._chunks.popleft()
                 self._size -= len(chunk)
 
-    def get(self, start_lsn: Lsn, end_lsn: Lsn) -> bytes | None:
-        """The bytes of that range; None if not all of them are here."""
+    def get(self, start_lsn: Lsn, end_lsn: Lsn, *, term: int) -> bytes | None:
+        """The bytes of that range of the log of `term`; None if not all of them are here."""
         parts: list[bytes] = []
         with self._lock:
-            if not self._chunks or start_lsn < self._chunks[0][0] or end_lsn > self.end_lsn:
+            if (
+                not self._chunks
+                or term != self._term
+                or start_lsn < self._chunks[0][0]
+                or end_lsn > self.end_lsn
+            ):
                 return None
             for lsn, chunk in reversed(self._chunks):
                 if lsn >= end_lsn:

@@ -12,6 +12,8 @@ import structlog
 
 from walproxy.config import Settings
 from walproxy.errors import ConfigInvalid, WalproxyError
+from walproxy.health import serve_health
+from walproxy.lane import LaneSelector
 from walproxy.node import Node
 from walproxy.server import serve_node
 from walproxy.store.control import ControlFile
@@ -22,8 +24,19 @@ from walproxy.wire.aio import parse_address
 _log = structlog.get_logger(__name__)
 
 
-async def run(settings: Settings) -> None:
+def run(settings: Settings) -> None:
+    """Run a node until SIGTERM or SIGINT. Raises as `serve`."""
+    selector = LaneSelector()
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+        runner.run(serve(settings, selector))
+
+
+async def serve(settings: Settings, selector: LaneSelector | None = None) -> None:
     """Run a node until SIGTERM or SIGINT.
+
+    Args:
+        settings: as loaded.
+        selector: of the running loop; without it all is done in Python.
 
     Raises:
         WalproxyError: what ended it otherwise; its class knows the exit code.
@@ -40,6 +53,7 @@ async def run(settings: Settings) -> None:
                 slot_name=settings.slot_name,
                 application_name=settings.application_name,
             ),
+            selector=selector,
         )
         _log.info("node starts", name=settings.name, listen=settings.listen, data_dir=str(settings.data_dir))
         try:
@@ -48,6 +62,8 @@ async def run(settings: Settings) -> None:
                     tasks.create_task(node.run()),
                     tasks.create_task(_serve(settings, node)),
                 ]
+                if settings.http_listen is not None:
+                    parts.append(tasks.create_task(_serve_health(settings, settings.http_listen, node)))
                 loop = asyncio.get_running_loop()
                 for number in (signal.SIGTERM, signal.SIGINT):
                     loop.add_signal_handler(number, _stop, parts)
@@ -65,6 +81,15 @@ async def _serve(settings: Settings, node: Node) -> None:
     except OSError as error:
         raise ConfigInvalid(
             "listen: cannot listen there", listen=settings.listen, reason=error.strerror
+        ) from error
+
+
+async def _serve_health(settings: Settings, listen: str, node: Node) -> None:
+    try:
+        await serve_health(parse_address(listen), node, settings.members)
+    except OSError as error:
+        raise ConfigInvalid(
+            "http_listen: cannot listen there", http_listen=listen, reason=error.strerror
         ) from error
 
 

@@ -55,7 +55,7 @@ class Service(Handler):
     fatal = (Poisoned,)
 
     def __init__(self, node: NodeView, slots: Slots) -> None:
-        self.functions: Functions = {}
+        self.functions: Functions = node.functions()
         self._node = node
         self._slots = slots
         self._senders: dict[int, WalSender] = {}
@@ -210,6 +210,7 @@ class Service(Handler):
                     "sent_lsn": str(sender.sent_lsn),
                     "write_lsn": str(sender.write_lsn),
                     "flush_lsn": str(sender.flush_lsn),
+                    "told_flush_lsn": str(sender.told_flush_lsn),
                     "apply_lsn": str(sender.apply_lsn),
                     "lag_bytes": max(0, commit_lsn - sender.flush_lsn) if sender.flush_lsn else None,
                 }

@@ -3,23 +3,20 @@
 import asyncio
 import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from walproxy import check
-from walproxy.config import Settings, load_settings
-from walproxy.errors import ConfigInvalid
-from walproxy.group import NEARLY_FULL, Seen, Verdict, is_full, judge, primary_lag_bytes
-from walproxy.wire.errors import ConnectFailed, SqlError
-from walproxy.wire.libpq import CopyBoth
+from walproxy.ask import ask_group, ask_nodes
+from walproxy.config import Settings
+from walproxy.group import NEARLY_FULL, Seen, Verdict, answers, is_full, judge, not_ready, primary_lag_bytes
+from walproxy.options import ConfigOption, JsonOption, NodeOption, show, which_group
 from walproxy.wire.lsn import parse_lsn
 
-_TIMEOUT_S: Final = 3.0
 _NOT_ASKED: Final = "primary not asked: whether its commits wait for the group is not known; give --config"
 
 
@@ -36,34 +33,17 @@ class Overview:
         return bool(self.verdict.complaints) or check.is_red(self.primary or [])
 
 
-async def ask_node(name: str, conninfo: str) -> Seen:
-    """`SHOW walproxy.status` of one node."""
-    try:
-        connection = await CopyBoth.connect(
-            conninfo, replication=False, application_name="walproxy status", timeout_s=_TIMEOUT_S
-        )
-        try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                ((text,),) = await connection.query("SHOW walproxy.status")
-        finally:
-            connection.close()
-    except (ConnectFailed, SqlError, TimeoutError) as error:
-        return Seen(name, None, str(error) or "no answer in time")
-    status: dict[str, Any] = json.loads(text or b"{}")
-    return Seen(status.get("name", name), status)
-
-
 async def overview(nodes: dict[str, str], settings: Settings | None) -> Overview:
     """Ask all nodes, and the primary if the settings say where it is."""
-    asking = [ask_node(name, conninfo) for name, conninfo in nodes.items()]
-    seen = list(await asyncio.gather(*asking))
-    primary: list[check.Finding] | None = None
-    if settings is not None:
-        primary = await check.check_primary(
-            settings.primary_conninfo,
-            application_name=settings.application_name,
-            slot_name=settings.slot_name,
-        )
+    if settings is None:  # With --node only these are asked.
+        seen = await ask_nodes(nodes)
+        return Overview(seen, None, judge(seen))
+    asking = check.check_primary(
+        settings.primary_conninfo,
+        application_name=settings.application_name,
+        slot_name=settings.slot_name,
+    )
+    (seen, _), primary = await asyncio.gather(ask_group(nodes), asking)
     return Overview(seen, primary, judge(seen))
 
 
@@ -80,6 +60,7 @@ def as_json(view: Overview) -> dict[str, Any]:
                 "name": node.name,
                 "error": node.error or None,
                 "primary_lag_bytes": primary_lag_bytes(node.status) if node.status else None,
+                "not_ready": not_ready(node.status) or None if node.status else None,
                 "status": node.status,
             }
             for node in view.nodes
@@ -91,7 +72,7 @@ def as_json(view: Overview) -> dict[str, Any]:
 
 def as_tables(view: Overview) -> RenderableType:
     parts: list[RenderableType] = [_nodes_table(view.nodes)]
-    alive = [node.status for node in view.nodes if node.status is not None]
+    alive = answers(view.nodes)
     downstreams = [(status["name"], row) for status in alive for row in status["downstreams"]]
     if downstreams:
         parts.append(_downstreams_table(downstreams))
@@ -101,6 +82,7 @@ def as_tables(view: Overview) -> RenderableType:
     newest = max(alive, key=lambda status: parse_lsn(status["commit_lsn"]), default=None)
     if newest is not None:
         parts.append(_wal_line(newest))
+    parts += [_ready_line(status) for status in alive if status["role"] == "proposer"]
     if view.primary is None:
         parts.append(Text(_NOT_ASKED, style="yellow"))
     else:
@@ -121,7 +103,7 @@ def _nodes_table(nodes: list[Seen]) -> Table:
     for node in nodes:
         status = node.status
         if status is None:
-            table.add_row(node.name, "[red]no answer[/red]", *[""] * 8, Text(node.error))
+            table.add_row(node.name, Text("no answer", style="red"), *[""] * 8, Text(node.error))
             continue
         upstream, lag = status["upstream"], primary_lag_bytes(status)
         table.add_row(
@@ -184,6 +166,11 @@ def _wal_line(status: dict[str, Any]) -> Text:
     return Text(f"full_page_writes {shown}{images}")
 
 
+def _ready_line(status: dict[str, Any]) -> Text:
+    why = not_ready(status)
+    return Text(f"primary: not ready: {why}" if why else "primary: ready, all it had is on the quorum")
+
+
 def _size(count: int) -> str:
     size = float(count)
     for unit in ("B", "kB", "MB"):
@@ -193,30 +180,18 @@ def _size(count: int) -> str:
     return f"{size:.1f} GB"
 
 
-def command(
-    config: Annotated[
-        Path | None, typer.Option("--config", help="TOML file of any node of the group.")
-    ] = None,
-    node: Annotated[list[str] | None, typer.Option(help="libpq connection string of a node; repeat.")] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-) -> None:
+def command(config: ConfigOption = None, node: NodeOption = None, json_output: JsonOption = False) -> None:
     """Show the nodes, their consumers, and the primary's own view.
 
-    Exit code 0: commits go on and wait for the group, perhaps with warnings, as when one of three nodes is down.
-    2: they are not safe, or cannot be shown to be, or a member is refused. With --node the primary is not asked,
-    and the code speaks of these nodes alone.
+    Exit code 0: commits go on and wait for the group, perhaps with warnings.
+
+    2: they are not safe, or cannot be shown to be, or a member is refused.
+
+    With --node the primary is not asked, and the code speaks of these nodes alone.
     """
-    if node:
-        settings = None
-        nodes = dict(zip(node, node, strict=True))
-    elif config is not None:
-        settings = load_settings(config)
-        nodes = dict(settings.members)
-    else:
-        raise ConfigInvalid("say which nodes: --config FILE, or --node CONNINFO for each")
-    view = asyncio.run(overview(nodes, settings))
+    view = asyncio.run(overview(*which_group(config, node)))
     if json_output:
         typer.echo(json.dumps(as_json(view), indent=2))
     else:
-        Console().print(as_tables(view))
+        show(as_tables(view))
     raise typer.Exit(check.RED_EXIT_CODE if view.is_red else 0)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
 import structlog
@@ -14,7 +14,7 @@ from walproxy.ports import EndOfTimeline, PrimaryWal
 from walproxy.quorum.messages import WAL_BYTES_MAX, Feedback
 from walproxy.quorum.primary import PrimaryIdentity
 from walproxy.quorum.state import Cluster
-from walproxy.wire.errors import ConnectFailed, RemoteProtocolError, SqlError
+from walproxy.wire.errors import ConnectFailed, MalformedInput, RemoteProtocolError, SqlError
 from walproxy.wire.libpq import CopyBoth, Row
 from walproxy.wire.lsn import INVALID_LSN, Lsn, parse_lsn
 from walproxy.wire.replication import (
@@ -69,7 +69,7 @@ class PrimaryConnection:
                 application_name=self._application_name,
                 options=f"-c wal_sender_timeout={int(_HELD_MAX_S * 1000)}",
             )
-        with _unreachable("the primary refuses replication"):
+        async with _answering("the primary refuses replication"):
             ((system_id, tli_text, end_lsn, _),) = await self._copy.query("IDENTIFY_SYSTEM")
             ((segment_size,),) = await self._copy.query("SHOW wal_segment_size")
             tli = int(_text(tli_text))
@@ -105,14 +105,14 @@ class PrimaryConnection:
 
     async def history(self, tli: int) -> bytes:
         """The history file of a timeline. Raises PrimaryUnreachable."""
-        with _unreachable("the primary gives no timeline history"):
+        async with _answering("the primary gives no timeline history"):
             ((_, content),) = await self._query(f"TIMELINE_HISTORY {tli}")
             return content or b""
 
     async def start(self, at_lsn: Lsn, tli: int) -> None:
         """Begin to stream. Raises SlotActive, WalRemoved, PrimaryUnreachable."""
         assert self._copy is not None
-        with _unreachable("the primary refuses to stream"):
+        async with _answering("the primary refuses to stream"):
             command = f"START_REPLICATION SLOT {self._slot_name} PHYSICAL {at_lsn} TIMELINE {tli}"
             rows = await self._copy.start(command)
             self._end = _end_of_timeline(rows) if rows else None
@@ -252,6 +252,19 @@ class PrimaryConnection:
         if self._copy is not None:
             self._copy.close()
             self._copy = None
+
+
+@contextlib.asynccontextmanager
+async def _answering(what: str) -> AsyncIterator[None]:
+    """The same, of questions: an answer that does not come, or makes no sense, is a failure too."""
+    try:
+        async with asyncio.timeout(_SILENCE_MAX_S):
+            with _unreachable(what):
+                yield
+    except TimeoutError as error:
+        raise PrimaryUnreachable("the primary does not answer", within_s=_SILENCE_MAX_S) from error
+    except (MalformedInput, ValueError) as error:
+        raise PrimaryUnreachable(f"{what}: {error}") from error
 
 
 @contextlib.contextmanager

@@ -98,6 +98,7 @@ class WalSender:
     write_lsn: Lsn = INVALID_LSN
     flush_lsn: Lsn = INVALID_LSN
     apply_lsn: Lsn = INVALID_LSN
+    told_flush_lsn: Lsn = INVALID_LSN  # As it says: beyond the commit LSN, it has that from elsewhere.
     feedback: Feedback = field(default_factory=Feedback)
     heard_s: float = 0.0
     _is_asked: bool = False
@@ -228,6 +229,7 @@ class WalSender:
         self.write_lsn = min(status.write_lsn, commit_lsn)
         self.flush_lsn = min(status.flush_lsn, commit_lsn)
         self.apply_lsn = min(status.apply_lsn, commit_lsn)
+        self.told_flush_lsn = status.flush_lsn
         if status.reply_requested:
             stream.send(Keepalive(self.sent_lsn, _now_us(), reply_requested=False).encode())
         if self.slot is not None:

@@ -11,10 +11,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import commit, decode, getpage, inspect, redo
+from tests.bench import backlog, commit, decode, getpage, idle, inspect, redo
 from tests.bench.harness import Result, machine
 from tools.postgres import bindir, default_major
 
+NAMES = ("commit", "backlog", "idle", "decode", "inspect", "getpage", "redo")
 Benchmark = Callable[[Path], list[Result]]
 # The table wants more than the 80 columns of a pipe.
 console = Console(width=None if sys.stdout.isatty() else 150)
@@ -24,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("names", nargs="*", help="commit, decode, getpage, inspect, redo (default: all)")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)} (default: all)")
     parser.add_argument("--runs", type=int, default=5, help="rounds of each")
     parser.add_argument("--duration", type=int, default=10, help="seconds of each measure under load")
     parser.add_argument("--pg", type=int, default=default_major(), help="PostgreSQL major")
@@ -35,13 +36,17 @@ def main() -> None:
     under_load = {"bindir": programs, "runs": asked.runs, "duration_s": asked.duration, "say": console.print}
     benchmarks: dict[str, Benchmark] = {
         "commit": lambda folder: commit.run(folder, **under_load),
+        "backlog": lambda folder: backlog.run(folder, programs, runs=asked.runs, say=console.print),
+        "idle": lambda folder: idle.run(folder, programs, runs=asked.runs, say=console.print),
         "decode": lambda folder: decode.run(folder, programs, runs=asked.runs, say=console.print),
         "inspect": lambda folder: inspect.run(folder, programs, runs=asked.runs, say=console.print),
         "getpage": lambda folder: getpage.run(folder, **under_load),
         "redo": lambda _: redo.run(programs, runs=asked.runs, say=console.print),
     }
     results: list[Result] = []
-    for name in asked.names or benchmarks:
+    if unknown := set(asked.names) - set(benchmarks):
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    for name in asked.names or NAMES:
         console.rule(name)
         folder = Path(tempfile.mkdtemp(prefix="walproxy-"))
         folder.chmod(0o755)

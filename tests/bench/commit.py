@@ -1,5 +1,9 @@
-"""Commits through three nodes, beside three ``pg_receivewal --synchronous`` and beside no standby at all."""
+"""Commits through three nodes, beside three ``pg_receivewal --synchronous`` and beside no standby at all.
 
+One-row inserts, and pgbench's own tpcb-like transaction.
+"""
+
+import itertools
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -12,7 +16,8 @@ from tools.stack import Stack
 from tools.wait import until
 
 CLIENTS = (1, 8, 32)
-SCRIPT = "insert into commits values (:client_id, 'one row of a hundred bytes or so ' || repeat('x', 70));\n"
+ROW = "insert into commits values (:client_id, 'one row of a hundred bytes or so ' || repeat('x', 70));\n"
+TPCB_SCALE = 10
 OURS, RECEIVERS, ALONE = "three nodes", "ANY 2 of three pg_receivewal", "no standby"
 
 
@@ -30,28 +35,30 @@ def run(
             RECEIVERS: lambda: _receivers(servers[RECEIVERS]),
             ALONE: lambda: _alone(servers[ALONE]),
         }
-        for clients in CLIENTS:
+        for load, clients in itertools.product(("row", "tpcb"), CLIENTS):
 
-            def measure(name: str, clients: int = clients) -> Callable[[], Mapping[str, float]]:
+            def measure(
+                name: str, load: str = load, clients: int = clients
+            ) -> Callable[[], Mapping[str, float]]:
                 def take() -> Mapping[str, float]:
                     with arrangements[name]():
-                        return _load(servers[name], clients, duration_s)
+                        return _load(servers[name], load, clients, duration_s)
 
                 return take
 
             taken = rounds({name: measure(name) for name in arrangements}, runs=runs, say=say)
-            results += _results(clients, taken)
+            results += _results(load, clients, taken)
     return results
 
 
 _KEYS = {OURS: "ours", RECEIVERS: "receivers", ALONE: "alone"}
 
 
-def _results(clients: int, taken: Mapping[str, list[Mapping[str, float]]]) -> Iterator[Result]:
+def _results(load: str, clients: int, taken: Mapping[str, list[Mapping[str, float]]]) -> Iterator[Result]:
     for peer in (RECEIVERS, ALONE):
         for figure, unit in (("throughput", "commits/s"), ("p50", "ms"), ("p99", "ms")):
             yield compare(
-                f"commit {figure}, {clients} client{'s' if clients > 1 else ''}",
+                f"commit {figure}, {load}, {clients} client{'s' if clients > 1 else ''}",
                 unit,
                 ours=[figures[figure] for figures in taken[OURS]],
                 peer=[figures[figure] for figures in taken[peer]],
@@ -66,6 +73,7 @@ def _primary(folder: Path, bindir: Path) -> Iterator[Server]:
     try:
         server.configure(max_wal_size="4GB", checkpoint_timeout="30min", autovacuum=False).start()
         server.query("create table commits (client int, filler text)")
+        server.run("pgbench", "-i", "-q", "-s", TPCB_SCALE)
         yield server
     finally:
         server.destroy()
@@ -114,14 +122,15 @@ def _alone(server: Server) -> Iterator[None]:
     yield
 
 
-def _load(server: Server, clients: int, duration_s: int) -> Mapping[str, float]:
+def _load(server: Server, load: str, clients: int, duration_s: int) -> Mapping[str, float]:
     folder = server.own(server.folder / "load")
     for old in folder.iterdir():
         old.unlink()
-    script = folder / "commit.sql"
-    script.write_text(SCRIPT)
+    script = folder / "row.sql"
+    script.write_text(ROW)
+    what = ("-f", script) if load == "row" else ("-b", "tpcb-like")
     shape = ("-n", "-c", clients, "-j", min(clients, 2), "-T", duration_s)
-    server.run("pgbench", *shape, "-M", "prepared", "-f", script, "-l", "--log-prefix", folder / "log")
+    server.run("pgbench", *shape, "-M", "prepared", *what, "-l", "--log-prefix", folder / "log")
     lines = [line.split() for log in folder.glob("log.*") for line in log.read_text().splitlines()]
     latencies_ms = [int(fields[2]) / 1000 for fields in lines]
     return {

@@ -48,7 +48,7 @@ def run(folder: Path, bindir: Path, *, runs: int, say: Callable[[str], None]) ->
 
 def _mixed(server: Server) -> None:
     environment = server.environment | {"TX": str(TEXT_TX), "ROUNDS": "1"}
-    subprocess.run(["bash", WORKLOADS / "mixed.sh"], env=environment, check=True, capture_output=True)
+    subprocess.run(["bash", WORKLOADS / "mixed.sh"], env=environment, check=True)
 
 
 def _updates(server: Server) -> None:

@@ -58,9 +58,7 @@ def corpus(major: int, module_server: Server) -> Corpus:
     )
     server.start()
     environment = server.environment | {"TX": "60", "ROUNDS": "1"}
-    subprocess.run(
-        ["bash", WORKLOADS / "mixed.sh"], env=environment, check=True, capture_output=True, timeout=200
-    )
+    subprocess.run(["bash", WORKLOADS / "mixed.sh"], env=environment, check=True, timeout=200)
     late = server.value("select pg_current_wal_insert_lsn()")
     server.reload(wal_consistency_checking="all")
     server.run("pgbench", "-n", "-c", 2, "-t", 3, "-f", WORKLOADS / "mixed_tx.sql")

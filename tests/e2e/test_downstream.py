@@ -327,7 +327,7 @@ def test_a_timeline_of_the_past_is_streamed_to_its_end(
         node.config.write_text(text.replace(f"port={one.primary.port}", f"port={promoted.port}"))
         node.start()
         node.ready()
-        until(lambda: node.status()["tli"] == 2, what="the node follows the new timeline", deadline_s=30)
+        until(lambda: node.status()["tli"] == 2, what="the node follows the new timeline")
         promoted.query("create table after_promotion as select generate_series(1, 1000) i")
         wait_for_replay(follower, flush_lsn(promoted))
         assert follower.value("select count(*) from after_promotion") == 1000

@@ -15,6 +15,7 @@ from tools.server import Server
 from tools.stack import Program
 
 PAGE = 8192
+XIDS_PER_SEGMENT = 1 << 20  # Of the commit log: 32 pages.
 SLRUS = ("pg_xact", "pg_multixact/offsets", "pg_multixact/members", "pg_commit_ts")
 # A subtransaction and two members of a multixact each: more than one file of commit timestamps, and one of members.
 LOCKS = """
@@ -301,3 +302,45 @@ def test_status_pages_go_when_the_server_removes_them(follower: Follower) -> Non
     assert [kind for kind, _ in again.slru_pages if kind == "pg_commit_ts"]
     wrong = [line for moment in follower.moments for line in wrong_at(follower, moment)]
     assert not wrong, "\n".join(wrong)
+
+
+def test_pages_of_the_commit_log_go_when_vacuum_cuts_it(
+    new_server: NewServer, new_pageserver: NewPageserver
+) -> None:
+    primary = new_server(autovacuum=False, fsync=False, wal_keep_size="1GB")
+    # Three segments of transactions long gone, but for the last hundred.
+    primary.run("pg_resetwal", "-x", 3 * XIDS_PER_SEGMENT - 100, "-D", primary.data_dir)
+    for number in range(3):
+        path = primary.data_dir / f"pg_xact/{number:04X}"
+        begun = path.read_bytes() if path.exists() else b""
+        primary.write(f"pg_xact/{number:04X}", begun.ljust(32 * PAGE, b"\0"))
+    primary.start()
+    primary.query("alter database template0 allow_connections true")
+    pageserver = new_pageserver(primary)
+    pageserver.start()
+    serving(pageserver)
+    follower = Follower(primary, pageserver)
+
+    def freeze(name: str) -> None:
+        for dbname in ("postgres", "template0", "template1"):
+            primary.query("vacuum freeze", dbname=dbname)
+        follower.remember(name)
+
+    follower.remember("three segments")
+    run_all(primary, "create table t (id int); begin; insert into t values (0); prepare transaction 'old'")
+    primary.query("do $$ begin for i in 1..300 loop insert into t values (i); commit; end loop; end $$")
+    follower.remember("in the fourth")
+    freeze("cut as far as the prepared one")
+    run_all(primary, "commit prepared 'old'; insert into t values (1)")
+    freeze("cut to the last page")
+
+    assert [first_page(moment, "pg_xact") for moment in follower.moments] == [0, 0, 64, 96]
+    wrong = [line for moment in follower.moments for line in wrong_slru_pages(follower, moment)]
+    assert not wrong, "\n".join(wrong)
+    lsn = follower.moments[-1].lsn
+    assert follower.ask("select get_slru_page('pg_xact', 95, %s::pg_lsn)", lsn) == [(None,)]
+
+
+def first_page(moment: Moment, kind: str) -> int:
+    """Number of the first page that the server's files hold."""
+    return min(number for of, number in moment.slru_pages if of == kind)

@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -12,7 +13,9 @@ from tests.e2e.pageserver_process import LOGGED, catch_up, differences, load
 from tests.fix_pageserver import NewPageserver, configure, serving
 from tests.fix_pg import NewServer
 from tests.fix_stack import NewStack
+from tools.process import Process
 from tools.stack import NOT_YET
+from tools.standby import make_standby, wait_for_replay
 from tools.wait import until
 
 
@@ -22,7 +25,7 @@ def test_pages_equal_the_servers_after_a_bootstrap_under_load_and_a_kill(
     primary = new_server(autovacuum_naptime="1s").start()
     primary.run("pgbench", "-i", "-q", "-s", 5)
     pageserver = new_pageserver(primary, layer_wal_bytes_max=8 << 20)
-    before = load(primary, 12)
+    before = load(primary, 600)
     pageserver.start()
     status = serving(pageserver)
     assert before.alive, "the base backup must be taken under load"
@@ -32,7 +35,8 @@ def test_pages_equal_the_servers_after_a_bootstrap_under_load_and_a_kill(
     time.sleep(1)
     pageserver.start()
     again = serving(pageserver)
-    assert before.wait(deadline_s=60) == 0
+    assert before.alive, "so must the restart"
+    before.kill()
     during = load(primary, 3)
     assert during.wait(deadline_s=60) == 0
 
@@ -270,6 +274,42 @@ def test_with_no_good_node_it_serves_what_it_has_and_goes_on_later(
         node.fault = Fault.NONE
         _pages, different = differences(primary, pageserver)
         assert not different
+
+
+def test_after_the_end_of_its_timeline_it_goes_on_to_serve_what_it_has(
+    new_server: NewServer, new_pageserver: NewPageserver, folder: Path, watched: list[Process]
+) -> None:
+    """A node has nothing to send from there on, and says so in place of a stream."""
+    primary = new_server().start()
+    primary.query("create table t as select 1 as v")
+    ((rel, *_),) = primary.query(LOGGED + " and c.relname = 't'")
+    standby = make_standby(folder / "standby", primary, primary.conninfo())
+    watched.append(standby.process)
+    try:
+        standby.start()
+        pageserver = new_pageserver(primary, standby.conninfo())
+        pageserver.start()
+        serving(pageserver)
+        lsn = catch_up(primary, pageserver)
+        wait_for_replay(standby, lsn)
+        page = pageserver.query("select get_raw_page(%s, 'main', 0)", rel)
+        primary.stop(immediate=True)
+
+        standby.query("select pg_promote()")
+
+        until(lambda: "timeline ended" in (pageserver.status()["last_error"] or ""), what="it sees the end")
+        asked = pageserver.tail(400).count("wal stream begins")
+        pageserver.stop()
+        pageserver.start()
+        until(
+            lambda: "timeline ended" in (pageserver.status()["last_error"] or ""),
+            what="it asks again from where it ended",
+            ignoring=(OSError, psycopg.Error),
+        )
+        assert pageserver.tail(400).count("wal stream begins") == asked
+        assert pageserver.query("select get_raw_page(%s, 'main', 0)", rel) == page
+    finally:
+        standby.destroy()
 
 
 def test_a_full_disk_ends_it_and_it_goes_on_when_there_is_room(

@@ -77,7 +77,7 @@ def test_amcheck_passes_on_a_cluster_of_rebuilt_pages_and_fails_where_a_byte_of_
 def mixed_workload(server: Server) -> None:
     """One short round of it."""
     environment = server.environment | {"ROUNDS": "1", "TX": "40"}
-    subprocess.run(["bash", WORKLOAD], env=environment, check=True, capture_output=True, timeout=240)
+    subprocess.run(["bash", WORKLOAD], env=environment, check=True, timeout=240)
 
 
 def shutdown_checkpoint(server: Server) -> str:

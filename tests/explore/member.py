@@ -5,13 +5,16 @@ from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 from walproxy.quorum.acceptor import Acceptor, DiskWork
-from walproxy.quorum.membership import Membership
+from walproxy.quorum.membership import NOBODY, Membership
 from walproxy.quorum.messages import Greeting
+from walproxy.quorum.peer import Peer
 from walproxy.quorum.primary import PrimaryIdentity
-from walproxy.quorum.proposer import Peer, Proposer, Role, Timing
+from walproxy.quorum.proposer import Proposer
 from walproxy.quorum.replica import Replica
+from walproxy.quorum.role import Role
 from walproxy.quorum.state import Cluster, ControlState
 from walproxy.quorum.terms import TermHistory
+from walproxy.quorum.timing import Timing
 from walproxy.wire.lsn import INVALID_LSN, Lsn
 
 CLUSTER = Cluster(system_id=7, segment_size=16, major=18)
@@ -19,7 +22,6 @@ START = Lsn(16)
 PRIMARY = PrimaryIdentity(CLUSTER, 1, START, START, "explore")
 _NEVER_S = float("-inf")
 Thing = TypeVar("Thing")
-# Times decide when something happens; here everything may happen at any time.
 _TIMES = {"_patience_s": 1.0, "_stand_s": 0.0, "_quorum_s": 0.0, "_commit_due_s": None}
 _NOT_STATE = {"_log", "_histories", "_timing", "_make_scanner"}
 
@@ -72,11 +74,12 @@ class Member:
 
     def key(self) -> tuple[object, ...]:
         """Equal for members that will behave alike: what is never looked at again is forgotten first."""
+        self.forget_times()
         self._forget()
         acceptor, proposer = self.replica.acceptor, self.replica.proposer
         peers = [
-            (name, *(getattr(proposer.peers[name], field.name) for field in _PEER_FIELDS))
-            for name in sorted(proposer.peers)
+            (name, *(getattr(peer, field.name) for field in _PEER_FIELDS))
+            for name, peer in proposer.peers.items()
         ]
         return (
             *_values(acceptor),
@@ -88,16 +91,22 @@ class Member:
             self.replica.has_disk_work_out,
         )
 
-    def _forget(self) -> None:
+    def forget_times(self) -> None:
+        """Times decide when something happens; here everything may happen at any time."""
         acceptor, proposer = self.replica.acceptor, self.replica.proposer
         acceptor.leader_heard_s = acceptor._answered_s = _NEVER_S
+        for name, value in _TIMES.items():
+            setattr(proposer, name, value)
+        for peer in proposer.peers.values():
+            peer.heard_s = peer.sent_s = _NEVER_S
+
+    def _forget(self) -> None:
+        acceptor, proposer = self.replica.acceptor, self.replica.proposer
         acceptor.last_record_lsn = acceptor.restart_lsn = INVALID_LSN
         acceptor._saved_commit_lsn = acceptor.commit_lsn  # No log here is a segment long.
         acceptor.horizon_lsn = proposer.told_horizon_lsn = INVALID_LSN
         if acceptor.leader != self.name:
             acceptor.leader = ""  # Not heard any more, times being what they are.
-        for name, value in _TIMES.items():
-            setattr(proposer, name, value)
         proposer.primary = PRIMARY
         if proposer.role is Role.PROPOSING:
             proposer._granted = set()
@@ -106,13 +115,17 @@ class Member:
             proposer.term_history = TermHistory()
         if proposer.role is Role.FOLLOWING:
             proposer.term = 0
+        proposer._term_max = max(proposer._term_max, acceptor.state.term)
         for peer in proposer.peers.values():
-            peer.heard_s, peer.sent_s, peer.held_lsn, peer.refused = _NEVER_S, _NEVER_S, INVALID_LSN, ""
+            peer.held_lsn, peer.refused = INVALID_LSN, ""
+            peer.write_lsn = INVALID_LSN  # No window is ever full.
             if peer.greeting is not None:
                 peer.greeting = _GREETED  # What it says is used when it comes.
             if not peer.is_streaming:
-                peer.next_lsn = peer.write_lsn = peer.sent_commit_lsn = INVALID_LSN
+                peer.next_lsn = peer.sent_commit_lsn = INVALID_LSN
                 peer.told_entries = 0
+        # Of whom nothing is known there need be no entry.
+        proposer.peers = {name: peer for name, peer in sorted(proposer.peers.items()) if peer != _UNKNOWN}
 
     def log(self) -> bytes:
         """All of it, what is not on disk yet included."""
@@ -136,6 +149,7 @@ _GREETED = Greeting(
     TermHistory(),
     None,
 )
+_UNKNOWN = Peer()
 _PEER_FIELDS = [field for field in fields(Peer) if field.name not in {"heard_s", "sent_s"}]
 
 
@@ -209,7 +223,6 @@ def booted(control: ControlState, wal: bytes) -> Member:
         control,
         record_end_lsn=end,
         last_record_lsn=INVALID_LSN,
-        tlis=(),
         make_scanner=make_scanner,
         leader_timeout_s=1.0,
     )
@@ -220,6 +233,8 @@ def booted(control: ControlState, wal: bytes) -> Member:
 
 
 def first(name: str, membership: Membership) -> ControlState:
-    """Of a member that has met all the others."""
+    """Of a member that has met all the others, or of a node that waits to become one."""
+    if name not in membership.everyone:
+        return ControlState(name, name.encode(), NOBODY)
     others = tuple((other, other.encode()) for other in sorted(membership.everyone) if other != name)
     return replace(ControlState(name, name.encode(), membership), peer_ids=others)

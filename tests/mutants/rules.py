@@ -8,6 +8,7 @@ COMMIT = "walproxy.quorum.commit"
 MEMBERSHIP = "walproxy.quorum.membership"
 MESSAGES = "walproxy.quorum.messages"
 PRIMARY = "walproxy.quorum.primary"
+RETENTION = "walproxy.quorum.retention"
 TERMS = "walproxy.quorum.terms"
 OPENING = "walproxy.opening"
 STORE = "walproxy.store.wal"
@@ -40,7 +41,7 @@ MUTANTS = (
         1,
         "other protocol versions refused",
         MESSAGES,
-        "if version != PROTOCOL_VERSION:",
+        "if not OLDEST_VERSION <= version <= PROTOCOL_VERSION:",
         "if False:",
     ),
     Mutant(
@@ -129,8 +130,8 @@ MUTANTS = (
         8,
         "the winner's history cut at the end of its log",
         PROPOSER,
-        "history.up_to(start).with_entry(",
-        "TermHistory(history.entries[:1]).with_entry(",
+        "held, seal = history.up_to(start)",
+        "held, seal = TermHistory(history.entries[:1])",
     ),
     Mutant(
         8,
@@ -178,22 +179,22 @@ MUTANTS = (
         11,
         "appends begin where the log ends",
         ACCEPTOR,
-        "if message.start_lsn != self.write_lsn:",
+        'if verdict == "elsewhere":',
         "if False:",
     ),
     Mutant(
         11,
         "appends only after the Elected of their term",
         ACCEPTOR,
-        "if message.term > ours.term or ours.term_history.last_term != message.term:",
+        'if verdict == "not elected":',
         "if False:",
     ),
     Mutant(
         11,
         "appends of a lower term not taken",
         ACCEPTOR,
-        "self._owes_append_reply[peer] = None\n            return\n        if message.term > ours.term or",
-        "pass\n        elif message.term > ours.term or",
+        'if verdict == "past":',
+        "if False:",
     ),
     Mutant(
         11,
@@ -230,12 +231,25 @@ MUTANTS = (
         "reached = min(self._commit_known_lsn, self.durable_flush_lsn)",
         "reached = min(self._commit_known_lsn, self.record_end_lsn)",
     ),
+    # `reached > self.commit_lsn` in `_maybe_commit` may go: what is known never falls, and what is durable falls only
+    # by a cut, which rule 10 stops at the commit LSN, so that `reached` is never less.
     Mutant(
         13,
-        "only forward",
+        "only forward: the commit LSN of each Append taken as it comes",
         ACCEPTOR,
-        "moved = reached > self.commit_lsn",
-        "moved = reached != self.commit_lsn",
+        "self._commit_known_lsn = max(self._commit_known_lsn, message.commit_lsn)\n"
+        "        self.horizon_lsn = message.horizon_lsn\n"
+        "        self._maybe_commit()",
+        "self._commit_known_lsn = message.commit_lsn\n"
+        "        self.horizon_lsn = message.horizon_lsn\n"
+        "        self.commit_lsn = min(self._commit_known_lsn, self.durable_flush_lsn)",
+    ),
+    Mutant(
+        13,
+        "only forward: a proposer counts anew when the membership changes",
+        PROPOSER,
+        "if reached <= self.commit_lsn:",
+        "if reached == self.commit_lsn:",
     ),
     Mutant(
         13,
@@ -286,7 +300,7 @@ MUTANTS = (
         17,
         "WAL of a timeline that was not announced refused",
         ACCEPTOR,
-        "if message.tli != ours.term_history.tli_at(message.start_lsn):",
+        'if verdict == "timeline":',
         "if False:",
     ),
     Mutant(
@@ -300,13 +314,13 @@ MUTANTS = (
         18,
         "regard for what members lack",
         PROPOSER,
-        "needed = [self.peer(name).held_lsn for name in self.others]",
+        "needed = [self.peer(name).held_lsn for name in self.others if name not in unheeded]",
         "needed = []",
     ),
     Mutant(
         18,
         "regard for slots",
-        PROPOSER,
+        RETENTION,
         "furthest[slot.name] = max(furthest.get(slot.name, INVALID_LSN), slot.flush_lsn)",
         "pass",
     ),
@@ -314,7 +328,7 @@ MUTANTS = (
         18,
         "a full log refuses WAL",
         ACCEPTOR,
-        "if room_end is not None and message.start_lsn + len(message.wal) > room_end:",
+        'if verdict == "room":',
         "if False:",
     ),
     Mutant(
@@ -328,8 +342,8 @@ MUTANTS = (
         19,
         "the higher generation replaces the lower",
         ACCEPTOR,
-        "return membership.generation > ours.membership.generation and",
-        "return membership.generation != ours.membership.generation and",
+        "if membership.generation > self.generation:",
+        "if membership.generation != self.generation:",
     ),
     Mutant(
         20,
@@ -394,5 +408,75 @@ MUTANTS = (
         SIM_DISK,
         "        self.truncate(scanner.record_end_lsn)\n        return",
         "        del self.live[scanner.record_end_lsn - self.start :]\n        return",
+    ),
+    Mutant(
+        4,
+        "time to win left to whom the vote was given",
+        "walproxy.quorum.replica",
+        "self.proposer.on_vote_given(now_s)",
+        "pass",
+    ),
+    Mutant(
+        25,
+        "wal behind a seal refused",
+        ACCEPTOR,
+        "if sealed and message.start_lsn + len(message.wal) > sealed:",
+        "if False:",
+    ),
+    Mutant(
+        25,
+        "the primary of a sealed timeline refused",
+        PRIMARY,
+        "if primary.tli == tli and is_sealed:",
+        "if False:",
+    ),
+    Mutant(
+        25,
+        "a timeline that leaves beyond the seal refused",
+        PRIMARY,
+        "if is_sealed and left_at > end_lsn:",
+        "if False:",
+    ),
+    Mutant(
+        25,
+        "the seal repeated by later terms",
+        PROPOSER,
+        "Seal.SEALED if held.sealed_lsn else Seal.OPEN",
+        "Seal.OPEN",
+    ),
+    Mutant(
+        26,
+        "the primary not ready before its tail is committed",
+        "walproxy.group",
+        "if commit < tail:",
+        "if False:",
+    ),
+    Mutant(
+        27,
+        "waiting until the next one holds all of the log",
+        PROPOSER,
+        "if to and not to.is_told and self.peer(to.name).flush_lsn >= self._log.record_end_lsn:",
+        "if to and not to.is_told:",
+    ),
+    Mutant(
+        27,
+        "no wal taken while handing over",
+        PROPOSER,
+        "return self.successor is None",
+        "return True",
+    ),
+    Mutant(
+        27,
+        "only the proposer in its term believed",
+        ACCEPTOR,
+        "if self.leader != peer or message.term != self.state.term:",
+        "if False:",
+    ),
+    Mutant(
+        27,
+        "going on when the next one does not come",
+        PROPOSER,
+        "self.successor = None  # It did not come: we go on.",
+        "pass",
     ),
 )

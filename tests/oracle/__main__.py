@@ -1,25 +1,45 @@
-"""``make oracle``: redo against every page image that stock servers log."""
+"""``make oracle``: redo against every page image that stock servers log, and our pg_waldump against theirs."""
 
 import argparse
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Protocol
 
 from rich.console import Console
 
-from tests.oracle import coverage, mixed, rare, regression
-from tests.oracle.finding import Finding, load
+from tests.oracle import coverage, mixed, rare, regression, waldump
+from tests.oracle.finding import load
 from tools.postgres import MAJORS, bindir
 
-Workload = Callable[[Path, int], Finding]
+
+class Found(Protocol):
+    """What one workload showed on one major."""
+
+    @property
+    def version(self) -> str:
+        """Of the server."""
+
+    def figures(self) -> str:
+        """In one line."""
+
+    def wrong(self) -> Iterable[str]:
+        """What must not be, in words."""
+
+    def save(self) -> Path:
+        """Keep it in docs/results."""
+
+
+Workload = Callable[[Path, int], Found]
 
 console = Console()
 WORKLOADS: dict[str, tuple[Workload, tuple[int, ...]]] = {
     "mixed": (mixed.run, MAJORS),
     "regression": (regression.run, (15, 18)),
     "rare": (lambda folder, major: rare.run(folder, bindir(major)), MAJORS),
+    "waldump": (waldump.run, MAJORS),
 }
 
 
@@ -54,8 +74,7 @@ def _run(name: str, workload: Workload, major: int, parent: Path | None) -> int:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     finding.save()
-    figures = f"compared={finding.compared:,} different={finding.different:,} no_redo={finding.unsupported:,}"
-    console.print(f"{name} on {finding.version}: {figures}", markup=False, highlight=False)
+    console.print(f"{name} on {finding.version}: {finding.figures()}", markup=False, highlight=False)
     for line in finding.wrong():
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return len(list(finding.wrong()))

@@ -67,6 +67,10 @@ class Finding:
             extra=extra or {},
         )
 
+    def figures(self) -> str:
+        """In one line."""
+        return f"compared={self.compared:,} different={self.different:,} no_redo={self.unsupported:,}"
+
     def wrong(self) -> Iterator[str]:
         """What must not be, in words."""
         yield from self.differences

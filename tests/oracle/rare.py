@@ -1,7 +1,6 @@
 """Records that neither the mixed workload nor the regression suite writes, each provoked on purpose."""
 
 import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -161,7 +160,7 @@ def _split(statements: str) -> Sequence[str]:
 def _far_ahead(server: Server) -> None:
     """Leave two whole segments of the commit log behind, before the first record that is looked at."""
     server.run("pg_resetwal", "-x", XID, "-D", server.data_dir)
-    _write(server, f"pg_xact/{XID >> 20:04X}", bytes(32 * 8192))
+    server.write(f"pg_xact/{XID >> 20:04X}", bytes(32 * 8192))
 
 
 def _multixacts(server: Server) -> None:
@@ -214,15 +213,7 @@ def _torn_record(server: Server) -> None:
 
 def _promote(server: Server) -> None:
     server.stop()
-    _write(server, "standby.signal", b"")
+    server.write("standby.signal", b"")
     server.start()
     server.query("select pg_promote()")
     server.query("create table promoted as select 1 as i")
-
-
-def _write(server: Server, name: str, content: bytes) -> None:
-    """A file of the data directory that is the server's own."""
-    path = server.data_dir / name
-    path.write_bytes(content)
-    owner = server.data_dir.stat()
-    os.chown(path, owner.st_uid, owner.st_gid)

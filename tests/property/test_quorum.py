@@ -113,12 +113,12 @@ def test_recent_wal_gives_the_bytes_or_nothing(
     start, log = 100, b""
     recent = RecentWal(bytes_max=bytes_max)
     for chunk in chunks:
-        recent.add(Lsn(start + len(log)), chunk, stored_lsn=Lsn(start + stored))
+        recent.add(Lsn(start + len(log)), chunk, term=1, stored_lsn=Lsn(start + stored))
         log += chunk
     from_at = data.draw(st.integers(0, len(log) - 1))
     to_at = data.draw(st.integers(from_at + 1, len(log)))
 
-    got = recent.get(Lsn(start + from_at), Lsn(start + to_at))
+    got = recent.get(Lsn(start + from_at), Lsn(start + to_at), term=1)
 
     assert got in {None, log[from_at:to_at]}
     if from_at >= stored:

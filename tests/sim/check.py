@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 from tests.sim.disk import SimDisk
 from tests.sim.toywal import START
+from walproxy.quorum.membership import Membership
 from walproxy.quorum.replica import Replica
-from walproxy.quorum.terms import TermHistory
+from walproxy.quorum.terms import TermEntry, TermHistory
 
 
 class Checker:
@@ -24,6 +25,8 @@ class Checker:
         self.tlis: tuple[tuple[int, int], ...] = ()  # (timeline, where it begins) of `committed`.
         self._commit_by_node: dict[tuple[str, int], int] = {}
         self._commit_by_term: dict[int, int] = {}
+        self._seals: dict[int, TermEntry] = {}  # By the term that committed it.
+        self._memberships: dict[int, Membership] = {}
 
     @property
     def committed_end(self) -> int:
@@ -48,6 +51,10 @@ class Checker:
         term = replica.proposer.term
         assert self._proposers.setdefault(term, (name, life)) == (name, life), "I1: two proposers of one term"
         self._logs_at_election[term] = (log_start, log)
+        for older, entry in self._seals.items():
+            assert older > term or entry in replica.proposer.term_history.entries, (
+                f"I6: term {term} knows nothing of the seal of term {older}"
+            )
         for older, end in self._commit_by_term.items():
             if older < term:
                 self._contains(term, START, end, f"term {term} began without wal committed in {older}")
@@ -64,6 +71,7 @@ class Checker:
         older = max((e for t, e in self._commit_by_term.items() if t < term), default=START)
         assert end >= older, "I5: commit lsn below that of an older term"
         self._commit_by_term[term] = end
+        self._check_seals(replica.proposer.term_history, end)
         both = self.committed[wal_from - START :]
         assert wal[: len(both)] == both[: len(wal)], f"I2: term {term} committed other bytes"
         self.committed += wal[len(both) :]
@@ -74,6 +82,10 @@ class Checker:
         for newer in self._logs_at_election:
             if newer > term:
                 self._contains(newer, before, end, f"term {term} committed after {newer} began without it")
+
+    def membership(self, membership: Membership) -> None:
+        known = self._memberships.setdefault(membership.generation, membership)
+        assert known == membership, "rule 19: two memberships of one generation"
 
     def cut(self, name: str, to_lsn: int, commit_lsn: int) -> None:
         assert to_lsn >= commit_lsn, f"{name} cuts committed wal"
@@ -108,6 +120,13 @@ class Checker:
         known = [entry for entry in self.tlis if entry[1] < end]
         assert ours[: len(known)] == known, f"I2: two timelines at one lsn: {ours} {known}"
         self.tlis = max(self.tlis, tuple(ours), key=len)
+
+    def _check_seals(self, history: TermHistory, commit: int) -> None:
+        """What is committed behind a seal is of another timeline, or the log was opened by a later term."""
+        if sealed_lsn := history.sealed_lsn:
+            assert commit <= sealed_lsn, "I6: committed beyond the seal"
+            if commit == sealed_lsn:
+                self._seals[history.last_term] = history.entries[-1]
 
     def _contains(self, term: int, start: int, end: int, what: str) -> None:
         log_start, log = self._logs_at_election[term]

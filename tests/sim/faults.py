@@ -24,6 +24,8 @@ class Faults:
     primary_crash_every_s: float = NEVER_S
     promotion_every_s: float = NEVER_S
     membership_every_s: float = NEVER_S
+    transfer_every_s: float = NEVER_S
+    seal_every_s: float = NEVER_S  # Half of the seals are taken back, at the others a standby is promoted.
     fail_sync: float = 0.0
     bad_wal: float = 0.0
     early_promotion: float = 0.0  # Of promotions, those of a standby that may lack something.
@@ -61,6 +63,8 @@ def drawn(rng: Random, *, with_membership: bool | None = None) -> Faults:
         primary_crash_every_s=every(0.4, 0.8, 5.0),
         promotion_every_s=every(0.4, 0.8, 4.0),
         membership_every_s=change_every_s,
+        transfer_every_s=every(0.3, 0.2, 2.0),
+        seal_every_s=every(0.3, 0.5, 3.0),
         fail_sync=some(0.3, 0.02),
         bad_wal=some(0.3, 0.05),
         early_promotion=rng.choice((0.0, 0.3, 1.0)),

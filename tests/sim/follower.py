@@ -44,9 +44,13 @@ class Follower:
         proposer = replica.proposer
         if stream is not None:
             term = proposer.term if replica.is_proposing else 0
-            if stream.term != term or stream.incarnation != world.primary.incarnation:
+            if (
+                stream.term != term
+                or not proposer.wants_primary
+                or stream.incarnation != world.primary.incarnation
+            ):
                 node.stream = stream = None
-            elif stream.sent and proposer.commit_lsn:
+            elif stream.sent and stream.sent >= stream.proven and proposer.commit_lsn:
                 self._acknowledge(stream, proposer.commit_lsn)
         if stream is None and proposer.wants_primary and (replica.is_proposing or proposer.primary is None):
             term = proposer.term if replica.is_proposing else 0
@@ -102,7 +106,7 @@ class Follower:
         node.begin_tail(acceptor.write_lsn)
         overlap = Overlap(plan.start_lsn, node.disk.read(plan.start_lsn, plan.proven_lsn))
         stream.tli, stream.sent, stream.proven = plan.tli, plan.start_lsn, plan.proven_lsn
-        self._pump(node, stream, overlap)
+        world.at(world.draw(world.faults.write_every_s), lambda: self._pump(node, stream, overlap))
 
     def _pump(self, node: SimNode, stream: Stream, overlap: Overlap) -> None:
         world, server, replica = self._world, stream.server, node.replica

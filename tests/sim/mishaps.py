@@ -1,13 +1,12 @@
-"""Mishaps: what befalls the world from outside, and the administrator who mends or changes it."""
+"""Mishaps: what befalls the world from outside, and the administrator who mends it."""
 
-from functools import partial
+import contextlib
 
-from tests.sim.faults import NEVER_S
+from tests.sim.changes import Changes
 from tests.sim.node import SimNode
 from tests.sim.toywal import START
 from tests.sim.world import FIRST, World
-from walproxy.quorum.membership import Membership, majority
-from walproxy.quorum.state import ControlState
+from walproxy.quorum.errors import HandoverRefused
 from walproxy.wire.lsn import INVALID_LSN
 
 
@@ -25,13 +24,12 @@ class Mishaps:
             (faults.full_disk_every_s, self._full_disk),
             (faults.primary_crash_every_s, self._crash_primary),
             (faults.promotion_every_s, self._promote),
+            (faults.transfer_every_s, self._transfer),
+            (faults.seal_every_s, self._seal),
         ):
             world.every(mean_s, action)
         if faults.lose_disk:
             world.at(1.0 + world.draw(3.0), self._lose_disk)
-        self._membership = FIRST
-        if faults.membership_every_s < NEVER_S:
-            world.at(world.draw(faults.membership_every_s), self._change_membership)
         world.at(0.3, self._mend)
 
     # --- members ---------------------------------------------------------------------------------------
@@ -150,6 +148,50 @@ class Mishaps:
         before = bytes(world.checker.committed[: node.disk.start - START])
         world.primary.promote(before + node.disk.read(node.disk.start, end), tuple(switches), tli)
 
+    def _transfer(self) -> None:
+        """A planned hand-over, to a member or to any. Source: docs/quorum.md rule 27."""
+        world = self._world
+        for node in world.running:
+            replica = node.replica
+            assert replica is not None
+            if replica.is_proposing:
+                with contextlib.suppress(HandoverRefused):
+                    replica.transfer(world.rng.choice((None, "a", "b", "c")), world.now_s)
+                    world.counts["hand-overs begun"] += 1
+                world.settle(node)
+
+    def _seal(self) -> None:
+        """The log is ended; later a standby is promoted there, or the log opened. Source: rule 25."""
+        world = self._world
+        node = self._some_node()
+        replica = node.replica
+        if replica is None or not replica.is_proposing:
+            return
+        with contextlib.suppress(HandoverRefused):
+            replica.seal(world.now_s, world.rng.random())
+            world.counts["seals begun"] += 1
+        world.settle(node)
+        world.at(0.05 + world.draw(0.5), self._after_seal)
+
+    def _after_seal(self) -> None:
+        """If it stands on a majority. What the primary wrote meanwhile is never acknowledged."""
+        world = self._world
+        for node in world.running:
+            replica = node.replica
+            assert replica is not None
+            proposer = replica.proposer
+            sealed_lsn = proposer.term_history.sealed_lsn
+            if not replica.is_proposing or not sealed_lsn or proposer.commit_lsn < sealed_lsn:
+                continue
+            if world.rng.random() < 0.5:
+                with contextlib.suppress(HandoverRefused):
+                    replica.unseal(world.now_s, world.rng.random())
+                    world.counts["seals taken back"] += 1
+                world.settle(node)
+            elif replica.acceptor.durable_flush_lsn == sealed_lsn > START:
+                world.counts["promotions at a seal"] += 1
+                self._promote_from(node, sealed_lsn)
+
     def _mend(self) -> None:
         """A primary that was refused is rebuilt from the quorum's own log."""
         world = self._world
@@ -163,74 +205,10 @@ class Mishaps:
             world.counts["primaries rebuilt"] += 1
             self._promote_from(node, end)
 
-    # --- membership ------------------------------------------------------------------------------------
-
-    def _change_membership(self) -> None:
-        """By joint consensus. Source: docs/quorum.md rules 19 and 20."""
-        world, old = self._world, self._membership
-        if world.is_healed:
-            return
-        kept = world.rng.sample(old.members, world.rng.choice((0, 0, 1, 2)))
-        # A former member that comes back comes as a new one.
-        fresh = [f"n{len(world.nodes) + number}" for number in range(3 - len(kept))]
-        new = tuple(sorted((*kept, *fresh)))
-        self._membership = joint = Membership(old.generation + 1, old.members, new)
-        world.counts["membership changes begun"] += 1
-        for name in fresh:
-            world.start(name, joint)
-        self._settle_membership()
-
-    def _settle_membership(self) -> None:
-        """Tell members of it, a few at a time, until the next step may be made."""
-        world, wanted = self._world, self._membership
-        node = world.rng.choice([world.nodes[name] for name in wanted.everyone])
-        if node.replica is not None and node.replica.acceptor.generation < wanted.generation:
-            node.replica.acceptor.adopt(wanted)
-            world.dial_all(node)
-            world.settle(node)
-        if wanted.new_members and self._may_finish(wanted):
-            self._membership = Membership(wanted.generation + 1, wanted.new_members)
-            world.counts["membership changes done"] += 1
-            for name in wanted.members:
-                if name not in wanted.new_members and world.rng.random() < 0.8:
-                    world.at(world.draw(0.5), partial(self._stop, world.nodes[name]))
-        elif (
-            not wanted.new_members and self._holds(wanted.members, wanted.generation) and not world.is_healed
-        ):
-            world.at(world.draw(2 * world.faults.membership_every_s), self._change_membership)
-            return
-        world.at(0.02 + world.draw(0.1), self._settle_membership)
-
-    def _stop(self, node: SimNode) -> None:
-        node.is_stopped = True
-        self._world.crash(node, loses_power=False)
-
-    def _holds(self, members: tuple[str, ...], generation: int) -> bool:
-        """A majority of them has it on disk."""
-        states = [self._world.nodes[name].disk.load() for name in members]
-        having = [s for s in states if isinstance(s, ControlState) and s.membership.generation >= generation]
-        return len(having) >= majority(len(members))
-
-    def _may_finish(self, joint: Membership) -> bool:
-        """Both majorities know of it, and a proposer elected under it has committed in its term."""
-        if not all(self._holds(members, joint.generation) for members in joint.sets):
-            return False
-        for node in self._world.running:
-            replica = node.replica
-            assert replica is not None
-            proposer = replica.proposer
-            if not replica.is_proposing or replica.acceptor.generation != joint.generation:
-                continue
-            if node.elected_generation != joint.generation:
-                proposer.step_aside(self._world.now_s, 0.0)
-                self._world.settle(node)
-            elif proposer.commit_lsn:
-                return True
-        return False
-
 
 def new_world(seed: int, *, with_membership: bool | None = None) -> World:
     """A world with all that may befall it."""
     world = World(seed, with_membership=with_membership)
     Mishaps(world)
+    Changes(world)
     return world

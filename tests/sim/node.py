@@ -35,7 +35,7 @@ class SimNode:
     tail: bytearray = field(default_factory=bytearray)
     seen_term: int = 0  # In which it proposed, as far as the checker was told.
     seen_commit: int = 0  # By its own counting in that term.
-    elected_generation: int = 0
+    seen_generation: int = 0
     stream: Stream | None = None
     tick_at_s: float = -1.0
     slow: float = 1.0

@@ -25,6 +25,9 @@ def run(world: World, *, bad_s: float, good_s: float) -> None:
     assert len(proposing) == 1, f"who leads: {[node.name for node in proposing]}"
     leader = proposing[0].replica
     assert leader is not None
+    membership = leader.acceptor.state.membership
+    assert not membership.is_changing, f"the change does not end: {membership}"
+    assert leader.proposer.is_in_force, f"the membership is not in force: {membership}"
     for name in leader.acceptor.state.membership.everyone:
         node = world.nodes[name]
         assert node.replica is not None

@@ -14,12 +14,13 @@ from tests.sim.node import SimNode, disk_steps
 from tests.sim.primary import SimPrimary
 from tests.sim.toywal import SEGMENT, START, make_scanner
 from walproxy.quorum.acceptor import Acceptor, DiskWork
-from walproxy.quorum.errors import MessageRefused
+from walproxy.quorum.errors import MessageRefused, NotAMember
 from walproxy.quorum.membership import Membership
 from walproxy.quorum.messages import Message, decode, encode
-from walproxy.quorum.proposer import Timing, WalRange
 from walproxy.quorum.replica import Replica
 from walproxy.quorum.state import ControlState
+from walproxy.quorum.timing import Timing
+from walproxy.quorum.walrange import WalRange
 from walproxy.wire.lsn import INVALID_LSN, Lsn
 
 FIRST = Membership(1, ("a", "b", "c"))
@@ -121,7 +122,6 @@ class World:
             state,
             record_end_lsn=end,
             last_record_lsn=last,
-            tlis=disk.histories.keys(),
             make_scanner=make_scanner,
             leader_timeout_s=_TIMING.election_timeout_s,
         )
@@ -166,9 +166,11 @@ class World:
     # --- network ---------------------------------------------------------------------------------------
 
     def dial_all(self, node: SimNode) -> None:
-        """Connect it with every member it knows, both ways."""
+        """Connect it with every member it knows, both ways; hang up on those that left."""
         assert node.replica is not None
-        for peer in node.replica.acceptor.state.membership.everyone:
+        for peer in sorted(node.connections - set(node.replica.peers_to_dial)):
+            self._hang_up(node, peer)
+        for peer in node.replica.peers_to_dial:
             self._dial_soon(node, peer)
             if peer in self.nodes:
                 self._dial_soon(self.nodes[peer], node.name)
@@ -180,7 +182,7 @@ class World:
     def _dial(self, node: SimNode, peer: str) -> None:
         if node.replica is None or peer in node.connections:
             return
-        if peer not in node.replica.acceptor.state.membership.everyone:
+        if peer not in node.replica.peers_to_dial:
             return
         if peer not in self.nodes or self.nodes[peer].replica is None:  # It dials us when it comes up.
             return
@@ -243,8 +245,12 @@ class World:
                 node.replica.on_request(sender, decode(data), self.now_s)
             else:
                 node.replica.on_answer(sender, decode(data), self.now_s, self.rng.random())
-        except MessageRefused:
+        except MessageRefused as error:
             self.counts["refusals"] += 1
+            message = decode(data)
+            generation = node.replica.acceptor.generation
+            if isinstance(error, NotAMember) and is_request and message.generation < generation:
+                self._send(node, sender, node.replica.acceptor.introduction(), is_request=False)
             dialler, listener = (self.nodes[sender], to) if is_request else (node, sender)
             self._hang_up(dialler, listener)
         self.settle(node)
@@ -277,6 +283,10 @@ class World:
                 self._work(node, node.life, ready.disk, disk_steps(node.disk, ready.disk))
                 break
         if node.replica is replica:
+            if node.seen_generation != replica.acceptor.generation:
+                node.seen_generation = replica.acceptor.generation
+                self.checker.membership(replica.acceptor.state.membership)
+                self.dial_all(node)
             self._look(node, replica)
             self._retick(node)
 
@@ -344,6 +354,8 @@ class World:
 
     def _look_at_progress(self, node: SimNode, replica: Replica) -> None:
         proposer = replica.proposer
+        if replica.is_proposing and node.seen_term == proposer.term:
+            assert proposer.commit_lsn >= node.seen_commit, "I5: a proposer's commit lsn went back"
         if replica.is_proposing and proposer.commit_lsn >= proposer.term_start_lsn:
             self._look_at_commit(node, replica)
         if replica.is_proposing and node.seen_term != proposer.term:
@@ -353,7 +365,6 @@ class World:
         self.counts["elections"] += 1
         proposer = replica.proposer
         node.seen_term, node.seen_commit = proposer.term, 0
-        node.elected_generation = replica.acceptor.generation
         start = replica.acceptor.state.local_start_lsn or Lsn(START)
         log = node.read(start, proposer.term_start_lsn) if proposer.term_start_lsn > start else b""
         self.checker.elected(node.name, node.life, replica, log, start)

@@ -1,17 +1,20 @@
 """Acceptors and replicas of the unit tests, without disk: work is done the moment it is handed out."""
 
+import contextlib
 from collections.abc import Iterable
 from random import Random
 
 from tests.sim.toywal import CLUSTER, START, make_scanner, record
 from walproxy.quorum.acceptor import Acceptor, DiskWork
+from walproxy.quorum.errors import NotAMember
 from walproxy.quorum.membership import Membership
-from walproxy.quorum.messages import Append, Elected, Message, VoteRequest
+from walproxy.quorum.messages import Append, Elected, Greeting, Message, VoteRequest
 from walproxy.quorum.primary import PrimaryIdentity
-from walproxy.quorum.proposer import Timing, WalRange
 from walproxy.quorum.replica import Replica
 from walproxy.quorum.state import ControlState
 from walproxy.quorum.terms import TermHistory
+from walproxy.quorum.timing import Timing
+from walproxy.quorum.walrange import WalRange
 from walproxy.wire.lsn import INVALID_LSN, Lsn
 
 TRIO = Membership(1, ("a", "b", "c"))
@@ -39,7 +42,6 @@ def new_acceptor(
         state or ControlState(name, name.encode(), membership),
         record_end_lsn=end,
         last_record_lsn=INVALID_LSN,
-        tlis=(),
         make_scanner=make_scanner,
         leader_timeout_s=1.0,
     )
@@ -129,8 +131,12 @@ class Group:
             for to, answer in replica.on_done(ready.disk, self.now_s, 0.5):
                 self.sent.append((replica.name, to, answer))
                 if not self.silent & {replica.name, to}:
-                    self.replicas[to].on_answer(replica.name, answer, self.now_s, 0.5)
+                    self._answer(replica.name, to, answer)
         return True
+
+    def _answer(self, sender: str, to: str, answer: Message) -> None:
+        with contextlib.suppress(NotAMember):  # It hangs up.
+            self.replicas[to].on_answer(sender, answer, self.now_s, 0.5)
 
     def _read(self, request: WalRange) -> bytes:
         return bytes(self.wal[request.start_lsn - self.wal_start : request.end_lsn - self.wal_start])
@@ -138,7 +144,13 @@ class Group:
     def _deliver(self, sender: str, to: str, message: Message) -> None:
         self.sent.append((sender, to, message))
         if not self.silent & {sender, to}:
-            self.replicas[to].on_request(sender, message, self.now_s)
+            try:
+                self.replicas[to].on_request(sender, message, self.now_s)
+            except NotAMember:  # It is told so.
+                assert isinstance(message, Greeting)
+                answer = self.replicas[to].acceptor.introduction()
+                if message.generation < answer.generation:
+                    self._answer(to, sender, answer)
 
     def tick(self, *names: str, at_s: float) -> None:
         """Time passes for these; the others do not notice."""

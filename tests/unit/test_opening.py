@@ -54,3 +54,17 @@ def test_wal_that_was_removed_since_the_state_was_saved_is_not_offered_rule_18(t
 
     assert acceptor.greeting().local_start_lsn == again.start_lsn == START + 3 * SEGMENT
     again.close()
+
+
+def test_a_state_that_was_found_is_written_again_rule_24(tmp_path: Path) -> None:
+    """It may be in the page cache only, under a name that no sync made durable."""
+    ControlFile(tmp_path).save(ControlState("a", b"id", Membership(1, ("a",)), term=5, voted_for="a"))
+    before = (tmp_path / "control").stat().st_ino
+    store = SegmentStore(tmp_path, size_bytes_max=100 * SEGMENT)
+
+    open_log(settings(tmp_path), ControlFile(tmp_path), store)
+
+    assert (tmp_path / "control").stat().st_ino != before
+    assert ControlFile(tmp_path).load() == ControlState(
+        "a", b"id", Membership(1, ("a",)), term=5, voted_for="a"
+    )

@@ -584,3 +584,14 @@ def test_a_restart_reads_from_the_commit_lsn_that_is_on_disk_rule_24() -> None:
 
     assert acceptor.commit_lsn == START + len(wal)
     assert acceptor.restart_lsn == START
+
+
+def test_the_history_file_of_a_switch_that_came_to_nothing_is_replaced_rule_17() -> None:
+    acceptor = following()
+    acceptor.on_history("b", HistoryFile(1, 1, 2, b"1\t0/1\tnever came\n"))
+    assert finish(acceptor).histories == ((2, b"1\t0/1\tnever came\n"),)
+
+    acceptor.on_history("b", HistoryFile(1, 1, 2, b"1\t0/2\tcame\n"))
+    assert finish(acceptor).histories == ((2, b"1\t0/2\tcame\n"),)
+    acceptor.on_history("b", HistoryFile(1, 1, 2, b"1\t0/2\tcame\n"))
+    assert acceptor.ready() is None

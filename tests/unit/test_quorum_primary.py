@@ -8,6 +8,7 @@ from walproxy.quorum.errors import PrimaryRefused
 from walproxy.quorum.primary import (
     Overlap,
     PrimaryIdentity,
+    Proof,
     StreamPlan,
     plan_first_stream,
     plan_stream,
@@ -111,3 +112,51 @@ def test_a_history_file_is_read_as_postgres_does() -> None:
     assert switch_lsn(history, 1) == 0x3000060
     assert switch_lsn(history, 2) == 0x16_0004D848
     assert switch_lsn(history, 3) == INVALID_LSN
+
+
+def compared(ours: bytes, *, record_end: int = 0) -> Proof:
+    """A proof once the primary has sent `ours` again, from 0x5000000 on, and our records end at `record_end`."""
+    overlap = Overlap(Lsn(0x5000000), ours)
+    proof = Proof(Lsn(0x5000000 + len(ours)), is_needed=True, harmless_lsn=Lsn(0x4000F00))
+    assert not proof.is_given
+    proof.on_received(Lsn(overlap.end_lsn - 1), overlap, record_end_lsn=overlap.end_lsn)
+    assert not proof.is_given
+    proof.on_received(overlap.end_lsn, overlap, record_end_lsn=Lsn(record_end or overlap.end_lsn))
+    return proof
+
+
+def test_a_primary_that_has_sent_the_end_of_our_log_has_our_log_rule_16() -> None:
+    assert compared(b"p" * 100 + bytes(100)).is_given
+
+
+def test_headers_of_pages_and_zeros_prove_nothing_but_a_record_more_does_rule_16() -> None:
+    blank = (b"header".ljust(24, b"!") + bytes(8168)) * 3
+    assert not compared(blank).is_given
+    assert not compared(b"").is_given
+    assert compared(blank, record_end=0x5000000 + len(blank) + 40).is_given
+    assert compared(b"", record_end=0x5000040).is_given
+
+
+def test_what_is_told_before_the_proof_was_told_before_rule_16() -> None:
+    assert Proof(Lsn(500), is_needed=True, harmless_lsn=Lsn(300)).harmless_lsn == 300
+    assert Proof(Lsn(500), is_needed=True, harmless_lsn=Lsn(700)).harmless_lsn == 500
+    assert Proof(Lsn(500), is_needed=False, harmless_lsn=Lsn(0)).is_given
+
+
+def test_the_comparison_begins_with_the_last_record_if_only_zeros_follow_it_rule_16() -> None:
+    def start(last_record_lsn: int) -> int:
+        return plan_stream(
+            PRIMARY,
+            cluster=CLUSTER,
+            tli=1,
+            history=b"",
+            local_start_lsn=Lsn(SEGMENT),
+            end_lsn=Lsn(0x5000000),
+            last_record_lsn=Lsn(last_record_lsn),
+        ).start_lsn
+
+    usual = start(0)
+    assert 0x4000000 < usual < 0x5000000
+    assert start(0x4100030) == 0x4100000
+    assert start(usual + 5) == usual
+    assert start(0x3FFFF00) == usual, "another segment, which the slot need not hold"

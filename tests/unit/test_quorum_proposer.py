@@ -19,7 +19,7 @@ from walproxy.quorum.messages import (
     SlotHorizon,
     VoteRequest,
 )
-from walproxy.quorum.proposer import Role
+from walproxy.quorum.role import Role
 from walproxy.quorum.terms import TermHistory
 from walproxy.wire.lsn import INVALID_LSN, Lsn
 
@@ -282,6 +282,26 @@ def test_a_silent_group_gets_heartbeats_rule_14() -> None:
 
     assert [to for _, to, m in group.sent if isinstance(m, Append)] == ["b", "c"]
     assert {m.wal for _, _, m in group.sent if isinstance(m, Append)} == {b""}
+
+
+def test_little_is_said_to_a_member_that_stands_still_rule_14() -> None:
+    group = trio()
+    group.elect("a")
+    group.silent = {"c"}
+    for step in range(400):
+        if step == 100:  # 20 s.
+            group.sent.clear()
+        log = group["a"].acceptor
+        group.write("a", wal_at(log.write_lsn, prev=log.last_record_lsn, seed=step))
+        group.tick("a", "b", at_s=1.0 + step / 5)
+
+    said = {
+        to: sum(isinstance(m, Append) and not m.wal for _, other, m in group.sent if other == to)
+        for to in "bc"
+    }
+    assert group["a"].is_proposing
+    assert said["b"] > 200
+    assert said["c"] < 40
 
 
 def test_who_does_not_follow_is_greeted_again_rule_14() -> None:

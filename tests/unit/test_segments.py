@@ -1,5 +1,6 @@
 """Local WAL files."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,26 @@ def test_a_disk_that_refuses_poisons(tmp_path: Path) -> None:
 
     with pytest.raises(Poisoned, match="cannot write wal"):
         files.write(SEGMENT, b"x")
+
+
+def test_what_an_earlier_process_wrote_is_written_again(
+    files: WalFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a failed sync the page cache shows what the disk never got, and no other sync writes it."""
+    wal = bytes(range(1, 256)) * 8192
+    files.write(SEGMENT + 5000, wal)
+    files.close()
+    pieces: list[bytes] = []
+    pwrite = os.pwrite
+
+    def kept(fd: int, data: memoryview, offset: int) -> int:
+        pieces.append(bytes(data))
+        return pwrite(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", kept)
+    again = WalFiles(tmp_path, tli=1, segment_size=SEGMENT)
+    again.adopt(SEGMENT + 5000, SEGMENT + 5000 + len(wal))
+
+    assert b"".join(pieces) == wal
+    assert b"".join(again.read(SEGMENT + 5000))[: len(wal)] == wal
+    assert again.open_files == 2, "the next sync covers them"

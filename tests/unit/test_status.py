@@ -8,6 +8,7 @@ from rich.console import Console
 
 from walproxy import check
 from walproxy.group import Seen, judge
+from walproxy.options import show
 from walproxy.status import Overview, as_json, as_tables
 
 MIB = 1 << 20
@@ -27,7 +28,8 @@ def status(name: str, **changes: Any) -> dict[str, Any]:
         "wal_size_bytes": 32 * MIB,
         "wal_size_bytes_max": 1024 * MIB,
         "wal_segment_size_bytes": 16 * MIB,
-        "upstream": {"state": "not wanted", "error": "", "primary_end_lsn": "0/0"},
+        "sealed_lsn": None,
+        "upstream": {"state": "not wanted", "error": "", "primary_end_lsn": "0/0", "tail_lsn": "0/0"},
         "refused_messages": {},
         "downstreams": [],
         "slots": [],
@@ -42,7 +44,7 @@ def peer(*, streaming: bool = True, refused: str = "") -> dict[str, Any]:
 
 
 def proposer(peers: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
-    upstream = {"state": "streaming", "error": "", "primary_end_lsn": "0/2800"}
+    upstream = {"state": "streaming", "error": "", "primary_end_lsn": "0/2800", "tail_lsn": "0/1800"}
     peers = peers or {"b": peer(), "c": peer()}
     return status("a", **{"role": "proposer", "upstream": upstream, "peers": peers, **changes})
 
@@ -152,3 +154,46 @@ def test_a_primary_that_was_not_asked_is_said_not_to_be() -> None:
     assert as_json(shown)["is_primary_asked"] is False
     assert "primary not asked" in printed(shown)
     assert "primary not asked" not in printed(view(proposer(), status("b"), status("c")))
+
+
+def test_a_proposer_of_an_older_version_is_shown_too() -> None:
+    """It does not say how much the primary had when it connected."""
+    old = {"state": "streaming", "error": "", "primary_end_lsn": "0/2800"}
+
+    assert not view(proposer(upstream=old), status("b"), status("c")).is_red
+
+
+def test_what_consumers_call_themselves_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {
+        "application_name": "[/bold]", "peer": "127.0.0.1", "slot": None, "state": "streaming", "sent_lsn": "0/2000",
+        "flush_lsn": "0/2000", "apply_lsn": "0/2000", "lag_bytes": 0,
+    }  # fmt: skip
+
+    show(as_tables(view(proposer(downstreams=[row]), status("b"), "c")))
+
+    said = capsys.readouterr().out
+    assert "[/bold]" in said
+    assert "│ no answer │" in said
+    assert "│ ok │ fsync" in said
+
+
+def test_of_two_lists_of_members_the_newer_one_counts() -> None:
+    """Also if only a node that was removed has it yet."""
+    newer = {"phase": "joint", "sets": [["a", "b", "c"], ["a", "b", "d"]], "learners": [], "becoming": ["a"]}
+    shown = view(
+        proposer(),
+        status("b"),
+        status("c"),
+        "d",
+        status("x", generation=2, members=["a", "b", "c", "d"], membership=newer),
+    )
+
+    assert shown.verdict.warnings == [
+        "d does not answer: no answer",
+        "x is not a member of the group: stop it, or add it with `walproxy member add`",
+    ]
+    assert not shown.is_red
+    alone = view(
+        proposer(), "b", status("c"), "d", status("x", generation=2, members=list("abcd"), membership=newer)
+    )
+    assert "no quorum: 1 of 3 nodes answer and take WAL; commits wait" in alone.verdict.complaints

@@ -52,6 +52,14 @@ def test_every_flipped_bit_and_every_truncation_is_noticed(tmp_path: Path) -> No
             ControlFile(tmp_path).load()
 
 
+@pytest.mark.parametrize("size", [0, 1 << 19, 3 << 20, 1 << 31])
+def test_a_state_with_segments_that_postgres_has_not_is_refused_rule_15(tmp_path: Path, size: int) -> None:
+    ControlFile(tmp_path).save(replace(STATE, cluster=Cluster(7, size, 18)))
+
+    with pytest.raises(DataDamaged, match="segment size"):
+        ControlFile(tmp_path).load()
+
+
 def test_wal_without_a_control_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "wal").mkdir()
     (tmp_path / "wal" / "000000010000000000000001.partial").touch()

@@ -13,6 +13,7 @@ from tests.synthetic_wal import WalWriter
 from walproxy.errors import DataDamaged, Poisoned, WalFull, WalRemoved
 from walproxy.quorum.state import Cluster
 from walproxy.quorum.terms import TermHistory
+from walproxy.store import segment
 from walproxy.store.wal import SegmentStore
 from walproxy.wire.lsn import Lsn, segment_name
 
@@ -283,6 +284,35 @@ def test_a_full_store_says_so_and_serves_on(tmp_path: Path) -> None:
     store.write(store.write_lsn, wal.between(store.write_lsn, wal.end_lsn), tli=1)
 
 
+def test_a_full_store_takes_new_timelines_up_to_the_end_of_its_room_rule_18(tmp_path: Path) -> None:
+    store = new_store(tmp_path, segments_max=4)
+    store.create(START, tli=1, cluster=CLUSTER)
+    wal = written(store, START + 2 * SEGMENT + 5000)
+    room = store.room_end_lsn
+    assert room == START + 3 * SEGMENT
+
+    entries, prev = [(1, 1, START)], wal.prev_lsn
+    for tli in (2, 3):
+        at = store.write_lsn
+        new = WalWriter(at, SEGMENT, tli=tli, prev_lsn=prev)
+        new.record(b"new timeline")
+        store.write(at, bytes(new.wal), tli=tli)
+        store.sync()
+        entries.append((tli, tli, at))
+        prev = new.prev_lsn
+        assert store.room_end_lsn == room
+        assert store.size_bytes <= 4 * SEGMENT, "of a segment one file counts"
+
+    again = new_store(tmp_path, segments_max=4)
+    again.recover(START, end_lsn_max=None, history=TermHistory.of(entries), cluster=CLUSTER)
+    assert (again.write_lsn, again.room_end_lsn) == (store.write_lsn, room)
+    last = WalWriter(again.write_lsn, SEGMENT, tli=4, prev_lsn=prev)
+    last.fill(room + 10)
+    again.write(again.write_lsn, last.between(again.write_lsn, room), tli=4)
+    with pytest.raises(WalFull):
+        again.write(room, b"more", tli=4)
+
+
 def test_history_files_are_kept(store: SegmentStore, tmp_path: Path) -> None:
     store.save_history(2, b"1\t0/3000000\tno recovery target specified\n")
 
@@ -300,6 +330,7 @@ import sys
 from pathlib import Path
 from walproxy.errors import Poisoned
 from walproxy.quorum.state import Cluster
+from walproxy.store import segment
 from walproxy.store.wal import SegmentStore
 from walproxy.wire.lsn import Lsn
 
@@ -343,3 +374,130 @@ def test_a_failed_sync_is_never_tried_again(store: SegmentStore, monkeypatch: py
         store.write(store.write_lsn, b"abc", tli=1)
 
     assert len(calls) == 1
+
+
+class LyingCache:
+    """A disk whose page cache shows, after a failed sync, what the disk never got; it gets only what is new.
+
+    ``disk`` is what the file would be after a loss of power.
+
+    Args:
+        failing: the one of the coming syncs that fails, counted from 1.
+    """
+
+    def __init__(self, file: Path, monkeypatch: pytest.MonkeyPatch, *, failing: int = 1) -> None:
+        self.file = file
+        self.disk = bytearray(file.read_bytes())
+        self._unsynced: list[tuple[int, bytes]] = []
+        self._inode = file.stat().st_ino
+        self._pwrite, self._fdatasync = os.pwrite, os.fdatasync
+        self._monkeypatch = monkeypatch
+        self.failing = failing
+        monkeypatch.setattr(os, "pwrite", self.pwrite)
+        monkeypatch.setattr(os, "fdatasync", self.fdatasync)
+
+    def pwrite(self, fd: int, data: memoryview, offset: int) -> int:
+        written = self._pwrite(fd, data, offset)
+        if os.fstat(fd).st_ino == self._inode:
+            self._unsynced.append((offset, bytes(data[:written])))
+        return written
+
+    def fdatasync(self, fd: int) -> None:
+        if os.fstat(fd).st_ino == self._inode:
+            unsynced, self._unsynced = self._unsynced, []
+            is_failing = self.failing == 1
+            self.failing = max(0, self.failing - 1)
+            if is_failing:
+                raise OSError(5, "Input/output error")
+            for offset, data in unsynced:
+                self.disk[offset : offset + len(data)] = data
+        self._fdatasync(fd)
+
+    def lose_power(self) -> None:
+        self._monkeypatch.undo()
+        self.file.write_bytes(self.disk)
+
+
+def test_what_the_page_cache_shows_after_a_failed_sync_is_written_again_rule_24(
+    store: SegmentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wal = written(store, START + 5000)
+    synced = wal.end_lsn
+    wal.fill(START + 60_000)
+    cache = LyingCache(tmp_path / "wal" / name(START, partial=True), monkeypatch)
+    store.write(synced, wal.between(synced, wal.end_lsn), tli=1)
+    with pytest.raises(Poisoned):
+        store.sync()
+
+    restarted = new_store(tmp_path)
+    claimed = restarted.recover(synced, end_lsn_max=None, history=HISTORY, cluster=CLUSTER).record_end_lsn
+    cache.lose_power()
+    again = new_store(tmp_path).recover(synced, end_lsn_max=None, history=HISTORY, cluster=CLUSTER)
+
+    assert claimed == wal.end_lsn
+    assert again.record_end_lsn == claimed
+
+
+def test_zeros_that_the_page_cache_shows_after_a_failed_sync_are_written_again_rule_24(
+    store: SegmentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wal = written(store, START + 60_000)
+    cut = wal.ends[4]
+    cache = LyingCache(tmp_path / "wal" / name(START, partial=True), monkeypatch, failing=2)
+    with pytest.raises(Poisoned):
+        store.truncate(cut)
+
+    restarted = new_store(tmp_path)
+    ends = restarted.recover(START, end_lsn_max=cut, history=HISTORY, cluster=CLUSTER).record_end_lsn
+    cache.lose_power()
+    again = new_store(tmp_path).recover(START, end_lsn_max=None, history=HISTORY, cluster=CLUSTER)
+
+    assert cache.failing == 0
+    assert ends == cut
+    assert again.record_end_lsn == cut
+
+
+def test_names_that_were_never_synced_are_synced_at_the_start_rule_24(
+    store: SegmentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wal = written(store, START + 5000)
+    synced: list[Path] = []
+    monkeypatch.setattr(segment, "sync_directory", synced.append)
+
+    new_store(tmp_path).recover(wal.end_lsn, end_lsn_max=None, history=HISTORY, cluster=CLUSTER)
+
+    assert synced == [tmp_path / "wal"]
+
+
+def test_a_file_is_lent_only_when_nothing_waits_for_a_sync(store: SegmentStore) -> None:
+    wal = WalWriter(START, SEGMENT)
+    wal.fill(START + SEGMENT + 5000)
+    store.sync()
+    middle = Lsn(START + 50_000)
+    store.write(START, wal.between(START, middle), tli=1)
+
+    lent = store.lend(1)
+    assert lent is not None
+    assert (lent.start_lsn, lent.end_lsn) == (START, START + SEGMENT)
+    assert store.lend(2) is None
+
+    more = wal.between(middle, START + 60_000)
+    os.pwrite(lent.fd, more, middle - lent.start_lsn)
+    store.on_written(Lsn(START + 60_000))
+    assert store.read(START, 60_000) == wal.between(START, START + 60_000)
+    with pytest.raises(AssertionError):
+        store.on_written(Lsn(START + SEGMENT))
+
+    store.write(Lsn(START + 60_000), wal.between(START + 60_000, wal.end_lsn), tli=1)
+    assert store.lend(1) is None  # The full segment has neither been synced nor got its name.
+    store.sync()
+    assert store.lend(1) is not None
+
+
+def test_a_writer_elsewhere_that_fails_poisons_the_store_rule_23(store: SegmentStore) -> None:
+    error = store.poisoned(OSError(5, "Input/output error"))
+
+    assert isinstance(error, Poisoned)
+    assert store.lend(1) is None
+    with pytest.raises(Poisoned):
+        store.sync()

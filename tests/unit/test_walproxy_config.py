@@ -52,7 +52,6 @@ def test_the_environment_stands_over_the_file(tmp_path: Path, monkeypatch: pytes
         ({"listen": '"7001"'}, "listen: not an address"),
         ({"name": '"x"'}, "members: does not name this node, x"),
         ({"name": '"a b"'}, "name: "),
-        ({"members": "{}"}, "members: "),
         ({"members": '{a = "nonsense"}'}, "members.a: not a libpq connection string"),
         ({"primary_conninfo": None}, "primary_conninfo: Field required"),
         ({"slot_name": '"No"'}, "slot_name: "),
@@ -95,3 +94,10 @@ def test_a_wrong_configuration_ends_with_one_line_and_exit_code_1(tmp_path: Path
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("walproxy: configuration: listen: ")
+
+
+def test_health_is_served_on_loopback_and_unix_sockets_only(tmp_path: Path) -> None:
+    assert load_settings(write(tmp_path)).http_listen is None
+    assert load_settings(write(tmp_path, http_listen='"unix:/run/w/http"')).http_listen == "unix:/run/w/http"
+    with pytest.raises(ConfigInvalid, match=r"http_listen.*loopback"):
+        load_settings(write(tmp_path, http_listen='"0.0.0.0:7080"'))

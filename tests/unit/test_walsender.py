@@ -21,6 +21,7 @@ from walproxy.store.slots import Slots
 from walproxy.walsender import parse_history
 from walproxy.wire.aio import Address, parse_address, serve
 from walproxy.wire.errors import ConnectFailed, SqlError
+from walproxy.wire.function import Functions
 from walproxy.wire.libpq import CopyBoth
 from walproxy.wire.lsn import INVALID_LSN, Lsn
 from walproxy.wire.replication import (
@@ -71,6 +72,9 @@ class MemoryNode:
 
     def attach(self, downstreams: Downstreams) -> None:
         raise AssertionError(downstreams)
+
+    def functions(self) -> Functions:
+        return {}
 
     def downstream_moved(self) -> None:
         self.moved += 1

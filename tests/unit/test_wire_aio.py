@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -287,6 +288,44 @@ async def test_an_error_in_a_copy_reaches_the_client_and_the_connection_stays(po
     connection.send(b"late")  # Of another task that has not heard yet: it goes nowhere.
     assert await connection.query("SHOW program.status") == [[b'{"well": true}']]
     connection.close()
+
+
+@pytest.mark.parametrize("ask", ["flush", "finish_copy", "receive", "send"])
+async def test_a_copy_that_was_lost_is_lost_for_whoever_asks_next(port: int, ask: str) -> None:
+    """Of two tasks on one connection, the one that reads may notice first."""
+    connection = await CopyBoth.connect(conninfo(port), replication=True, application_name="copier")
+    await connection.start("START_REPLICATION 0/2")
+    with socket.socket(fileno=os.dup(connection._fd)) as ours:
+        ours.shutdown(socket.SHUT_RDWR)
+    with pytest.raises(ConnectFailed):
+        await connection.receive()
+
+    with pytest.raises(ConnectFailed):
+        await asking(connection, ask)
+    connection.close()
+
+
+@pytest.mark.parametrize("ask", ["query", "start"])
+async def test_a_connection_that_was_lost_is_lost_for_whoever_asks_next(port: int, ask: str) -> None:
+    connection = await CopyBoth.connect(conninfo(port), replication=True, application_name="asker")
+    with socket.socket(fileno=os.dup(connection._fd)) as ours:
+        ours.shutdown(socket.SHUT_RDWR)
+    with pytest.raises(ConnectFailed):
+        await connection.query("IDENTIFY_SYSTEM")
+
+    with pytest.raises(ConnectFailed):
+        await asking(connection, ask)
+    connection.close()
+
+
+async def asking(connection: CopyBoth, ask: str) -> None:
+    match ask:
+        case "query" | "start":
+            await getattr(connection, ask)("IDENTIFY_SYSTEM")
+        case "send":
+            connection.send(b"x")
+        case _:
+            await getattr(connection, ask)()
 
 
 async def test_much_data_passes_while_both_sides_are_slow(port: int) -> None:

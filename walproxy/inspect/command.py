@@ -205,7 +205,7 @@ def inspect(
         if asked is not None:
             reading = answer(asked, source.read, wanted, known, console=console, as_json=as_json)
         elif stats is not None:
-            reading = source.read(wanted, _count)
+            reading = source.read(wanted, _count, totals=True)
             _show_stats(console, reading, stats, as_json=as_json)
         else:
             write = _writer(console, known, layout, as_json=as_json, block_details=block_details)
@@ -226,8 +226,8 @@ class Source:
     go_on: bool
     names: Names | None
 
-    def read(self, wanted: Wanted, render: Render) -> Reading:
-        """Read all that is wanted. Each call reads it again.
+    def read(self, wanted: Wanted, render: Render, *, totals: bool = False) -> Reading:
+        """Read all that is wanted. Each call reads it again. ``totals``: as for `read_files`.
 
         Raises:
             TargetUnusable: the target does not fit, or the names are of another cluster.
@@ -235,9 +235,8 @@ class Source:
         """
         path = Path(self.target)
         if path.exists():
-            return read_files(
-                stretches_of(path, self.timeline), wanted, self._checked(render), go_on=self.go_on
-            )
+            stretches = stretches_of(path, self.timeline)
+            return read_files(stretches, wanted, self._checked(render), go_on=self.go_on, totals=totals)
         if "=" in self.target or "://" in self.target:
             return asyncio.run(
                 read_server(self.target, wanted, self._checked(render), timeline=self.timeline)

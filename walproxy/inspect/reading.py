@@ -1,15 +1,18 @@
 """Reads stretches of WAL to their end, and tells the end of WAL from damage."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
 
-from walcore._native import WalInspector
+from walcore._native import WalDump, WalInspector
 from walproxy.inspect.errors import TargetUnusable, WalDamaged
 from walproxy.inspect.segment import PAGE_SIZE
 from walproxy.inspect.stretch import Stretch
 from walproxy.inspect.wanted import Wanted
 from walproxy.wire.lsn import INVALID_LSN, Lsn
 
+# What is added up at a time.
+TOTALS_BYTES: Final = 256 << 20
 # Takes the next bytes of WAL: (inspector, bytes, whether they are the last).
 Render = Callable[[WalInspector, bytes, bool], None]
 # Reads what is wanted of a target that is settled already, and renders it.
@@ -31,18 +34,30 @@ class Reading:
 
     def add(self, inspector: WalInspector) -> None:
         """Count what one inspector has shown."""
-        if inspector.shown:
-            self.first_lsn = self.first_lsn or Lsn(inspector.first_shown_lsn)
-            self.end_lsn = Lsn(inspector.last_shown_end_lsn)
-        self.shown += inspector.shown
         self.major = inspector.major or self.major
-        for rmgr, record, *numbers in inspector.stats():
+        self._add(inspector.shown, inspector.first_shown_lsn, inspector.last_shown_end_lsn, inspector.stats())
+
+    def add_totals(self, dump: WalDump, major: int) -> None:
+        """Count what was added up natively."""
+        self.major = major
+        self._add(dump.shown, dump.shown_start_lsn, dump.shown_end_lsn, dump.totals())
+
+    def _add(self, shown: int, first_lsn: int, end_lsn: int, stats: Iterable[StatsRow]) -> None:
+        if shown:
+            self.first_lsn = self.first_lsn or Lsn(first_lsn)
+            self.end_lsn = Lsn(end_lsn)
+        self.shown += shown
+        for rmgr, record, *numbers in stats:
             totals = self.stats.setdefault((rmgr, record), [0, 0, 0])
             self.stats[rmgr, record] = [a + b for a, b in zip(totals, numbers, strict=True)]
 
 
-def read_files(stretches: Sequence[Stretch], wanted: Wanted, render: Render, *, go_on: bool) -> Reading:
+def read_files(
+    stretches: Sequence[Stretch], wanted: Wanted, render: Render, *, go_on: bool, totals: bool = False
+) -> Reading:
     """Read all that is wanted of the stretches; with ``go_on``, what follows damage too.
+
+    ``totals``: records are only added up; ``render`` gets those that could not be added up in parallel.
 
     Raises:
         TargetUnusable: the start is not in there.
@@ -63,7 +78,7 @@ def read_files(stretches: Sequence[Stretch], wanted: Wanted, render: Render, *, 
         if stretch.damage and stretch.start_lsn > start_lsn:
             _note(reading, stretch.damage, go_on=go_on)
         first = max(stretch.start_lsn, start_lsn - start_lsn % PAGE_SIZE)
-        for damage in _read(stretch, first, wanted, render, reading):
+        for damage in _read(stretch, first, wanted, render, reading, totals=totals):
             _note(reading, damage, go_on=go_on)
         if wanted.limit is not None and reading.shown >= wanted.limit:
             break
@@ -79,11 +94,13 @@ def _note(reading: Reading, damage: WalDamaged, *, go_on: bool) -> None:
 
 
 def _read(
-    stretch: Stretch, start_lsn: int, wanted: Wanted, render: Render, reading: Reading
+    stretch: Stretch, start_lsn: int, wanted: Wanted, render: Render, reading: Reading, *, totals: bool
 ) -> Iterator[WalDamaged]:
     """Read one stretch; for each damage in it, give it, and go on with the next page that is good."""
     place: int | None = start_lsn
     while place is not None:
+        if totals and stretch.is_of_one_cluster:
+            place, wanted = _add_up(stretch, place, wanted, reading)
         inspector = wanted.inspector(
             place, segment_size=stretch.segment_size, system_id=stretch.system_id, shown=reading.shown
         )
@@ -102,6 +119,23 @@ def _read(
                 yield _damage(stretch, inspector)
         elif not inspector.done:
             yield from _cut_short(stretch, inspector)
+
+
+def _add_up(stretch: Stretch, start_lsn: int, wanted: Wanted, reading: Reading) -> tuple[int, Wanted]:
+    """Add up what can be in parallel; gives where an inspector has to begin, and what is left for it.
+
+    It begins with the page of the last record, so that it knows as much as if it had read all of it.
+    """
+    from_lsn = max(start_lsn, wanted.start_lsn or 0)
+    dump = wanted.totals(from_lsn, segment_size=stretch.segment_size, shown=reading.shown)
+    before = None
+    while dump.stopped is None and not dump.done and dump.next_lsn not in {before, stretch.end_lsn}:
+        before = dump.next_lsn
+        first_lsn, segments = stretch.batch(before, TOTALS_BYTES)
+        dump.read(first_lsn, segments, length=TOTALS_BYTES)
+    reading.add_totals(dump, stretch.segments[0].major)
+    last_lsn = dump.last_lsn or start_lsn
+    return last_lsn - last_lsn % PAGE_SIZE, replace(wanted, start_lsn=max(from_lsn, dump.next_lsn))
 
 
 def _behind(stretch: Stretch, inspector: WalInspector, start_lsn: int) -> int | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from walproxy.inspect import packed
 from walproxy.inspect.errors import TargetUnusable, WalDamaged
 from walproxy.inspect.segment import PAGE_SIZE, Segment, open_segment, parse_name
 from walproxy.wire.lsn import Lsn
@@ -38,6 +39,16 @@ class Stretch:
     @property
     def system_id(self) -> int:
         return self.segments[0].system_id
+
+    @property
+    def is_of_one_cluster(self) -> bool:
+        """Whether each segment says so: who reads them in parallel does not ask."""
+        return all(segment.system_id == self.system_id for segment in self.segments)
+
+    def batch(self, lsn: int, bytes_max: int) -> tuple[Lsn, list[str | bytes]]:
+        """Start of the segment that holds ``lsn``; then it and those behind it, for ``bytes_max`` bytes."""
+        chosen = [s for s in self.segments if s.end_lsn > lsn and s.start_lsn < lsn + bytes_max]
+        return chosen[0].start_lsn, [packed.unpack(s.path) if s.is_packed else str(s.path) for s in chosen]
 
     def pieces(self, start_lsn: int) -> Iterator[bytes]:
         """The bytes from ``start_lsn`` on. Ends early where a file is shorter than a segment."""

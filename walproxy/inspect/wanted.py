@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from walcore._native import WalInspector
+from walcore._native import WalDump, WalInspector
 from walproxy.inspect.zone import local_steps
 
 
@@ -36,4 +36,20 @@ class Wanted:
             until_lsn=self.end_lsn,
             limit=None if self.limit is None else max(self.limit - shown, 0),
             zone=local_steps(),
+        )
+
+    def totals(self, start_lsn: int, *, segment_size: int, shown: int) -> WalDump:
+        """Adds records up from ``start_lsn`` on, after ``shown`` were shown already."""
+        return WalDump(
+            start_lsn,
+            segment_size=segment_size,
+            until_lsn=self.end_lsn,
+            limit=None if self.limit is None else max(self.limit - shown, 0),
+            rmgrs=self.rmgrs,
+            xid=self.xid,
+            relation=self.relation,
+            fork=self.fork,
+            block=self.block,
+            full_page=self.full_page,
+            totals=True,
         )

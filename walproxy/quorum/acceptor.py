@@ -1,9 +1,10 @@
 """Acceptor: votes, takes WAL, cuts what diverged, and says what must be on disk before it answers."""
 
-from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Final
 
-from walproxy.quorum.errors import IdentityRefused, LogDamaged, MessageRefused
+from walcore._native import judge_append
+from walproxy.quorum.errors import IdentityRefused, LogDamaged, MessageRefused, NotAMember
 from walproxy.quorum.membership import Membership
 from walproxy.quorum.messages import (
     Append,
@@ -14,15 +15,17 @@ from walproxy.quorum.messages import (
     HistoryFile,
     Message,
     SlotHorizon,
+    StandNow,
     VoteReply,
     VoteRequest,
 )
 from walproxy.quorum.records import MakeScanner, RecordScanner
-from walproxy.quorum.state import Cluster, ControlState
+from walproxy.quorum.state import Cluster, ControlState, may_adopt, with_membership
 from walproxy.quorum.terms import common_lsn
 from walproxy.wire.lsn import INVALID_LSN, Lsn
 
 _NEVER_S = float("-inf")
+_LSN_MAX: Final = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +70,12 @@ class DiskWork:
         return bool(self.control or self.histories or self.wal)
 
 
-def _replaces(membership: Membership, ours: ControlState) -> bool:
-    return membership.generation > ours.membership.generation and ours.name in membership.everyone
+@dataclass(frozen=True, slots=True)
+class SteadyLog:
+    """The end of a log at rest: who follows its records, and the Postgres timeline that goes on there."""
+
+    scanner: RecordScanner
+    tli: int
 
 
 class Acceptor:
@@ -83,7 +90,6 @@ class Acceptor:
         state: as loaded from the control file.
         record_end_lsn: where the whole records on disk end; INVALID_LSN if there is no log.
         last_record_lsn: start of the last of them; 0 if not known.
-        tlis: of the history files on disk.
         leader_timeout_s: a proposer heard within this time is alive.
     """
 
@@ -93,7 +99,6 @@ class Acceptor:
         *,
         record_end_lsn: Lsn,
         last_record_lsn: Lsn,
-        tlis: Collection[int],
         make_scanner: MakeScanner,
         leader_timeout_s: float,
     ) -> None:
@@ -108,12 +113,15 @@ class Acceptor:
         self.restart_lsn = state.commit_lsn
         # Set by the driver: WAL that ends beyond it does not fit our disk.
         self.room_end_lsn: Lsn | None = None
+        # Of the membership that is on disk.
+        self.durable_generation = state.membership.generation
         self.leader = ""
         self.leader_heard_s = _NEVER_S
         self.feedback = Feedback()
         self.slots: tuple[SlotHorizon, ...] = ()
         self.last_record_lsn = last_record_lsn
-        self._tlis = set(tlis)
+        # History files of now: one on disk may be of a promotion that came to nothing.
+        self._kept: dict[int, bytes] = {}
         self._make_scanner = make_scanner
         self._leader_timeout_s = leader_timeout_s
         # None until the next Elected: only that says where WAL goes on.
@@ -139,6 +147,20 @@ class Acceptor:
     @property
     def generation(self) -> int:
         return self.state.membership.generation
+
+    @property
+    def is_member(self) -> bool:
+        """We belong to the group: were added to it, and not removed since. Source: docs/quorum.md rule 19."""
+        return self.state.membership.includes(self.name, self.state.node_id)
+
+    @property
+    def is_voter(self) -> bool:
+        return self.is_member and self.name in self.state.membership.voters
+
+    @property
+    def is_learner(self) -> bool:
+        """We follow without a vote, until we have caught up. Source: docs/quorum.md rule 20."""
+        return self.is_member and self.name in self.state.membership.learners
 
     @property
     def last_log_term(self) -> int:
@@ -180,23 +202,15 @@ class Acceptor:
         self._answers.append((peer, self.greeting()))
 
     def check_identity(self, peer: str, message: Greeting) -> None:
-        """Refuse who is not the member it says; remember who it was. Source: docs/quorum.md rule 2.
+        """Refuse who is not the member it says; remember who it was. Source: docs/quorum.md rules 2 and 19.
 
         Raises:
-            IdentityRefused
+            IdentityRefused, NotAMember
         """
         ours = self.state
-        known = dict(ours.peer_ids)
+        theirs, known = message.membership, dict(ours.peer_ids)
         if message.name != peer:
             raise IdentityRefused("peer gives another name", peer=peer, name=message.name)
-        if _replaces(message.membership, ours):
-            ours = replace(ours, membership=message.membership)
-        elif message.membership.generation == self.generation and message.membership != ours.membership:
-            raise IdentityRefused("peer has other members", peer=peer, theirs=message.membership.members)
-        if peer not in ours.membership.everyone:
-            raise IdentityRefused("peer is not a member", peer=peer, members=ours.membership.everyone)
-        if known.setdefault(peer, message.node_id) != message.node_id:
-            raise IdentityRefused("peer has lost its disk: it cannot come back under its old name", peer=peer)
         if message.cluster and ours.cluster and message.cluster != ours.cluster:
             raise IdentityRefused(
                 "peer holds the wal of another cluster",
@@ -204,22 +218,37 @@ class Acceptor:
                 system_id=message.cluster.system_id,
                 ours=ours.cluster.system_id,
             )
+        if theirs.generation == self.generation and theirs != ours.membership:
+            raise IdentityRefused("peer has other members", peer=peer, theirs=theirs.members)
+        if theirs.generation > self.generation and may_adopt(ours, peer, message.node_id, theirs):
+            self.adopt(theirs)
+            ours, known = self.state, dict(self.state.peer_ids)
+        if peer not in ours.membership.everyone:
+            raise NotAMember("peer is not a member", peer=peer, members=ours.membership.everyone)
+        if known.setdefault(peer, message.node_id) != message.node_id:
+            raise NotAMember(
+                "peer has lost its disk: it comes back with `walproxy member replace` only", peer=peer
+            )
         ours = replace(ours, peer_ids=tuple(sorted(known.items())))
         if ours != self.state:
             self.state = ours
             self._is_dirty = True
 
     def adopt(self, membership: Membership) -> None:
-        """Take over a membership of a higher generation that we belong to. Source: docs/quorum.md rule 19."""
-        if _replaces(membership, self.state):
-            self.state = replace(self.state, membership=membership)
+        """Take over a membership of a higher generation. Source: docs/quorum.md rule 19."""
+        if membership.generation > self.generation:
+            self.state = with_membership(self.state, membership)
             self._is_dirty = True
 
-    def on_vote_request(self, peer: str, message: VoteRequest, now_s: float) -> None:
-        """Vote, at most once a term, for a log not behind ours. Source: docs/quorum.md rules 3 to 7."""
+    def on_vote_request(self, peer: str, message: VoteRequest, now_s: float) -> bool:
+        """Vote, at most once a term, for a log not behind ours; gives True if a vote of a new term was given.
+
+        Source: docs/quorum.md rules 3 to 7.
+        """
         self._check_generation(peer, message)
         why = self._why_no_vote(peer, message, now_s)
-        if not why and not message.is_pre and message.term > self.state.term:
+        is_new = not why and not message.is_pre and message.term > self.state.term
+        if is_new:
             self.state = replace(self.state, term=message.term, voted_for=peer)
             self._is_dirty = True
             self.leader, self.leader_heard_s = "", _NEVER_S
@@ -234,9 +263,12 @@ class Acceptor:
             why=why,
         )
         self._answers.append((peer, reply))
+        return is_new
 
     def _why_no_vote(self, peer: str, message: VoteRequest, now_s: float) -> str:
         ours = self.state
+        if peer not in ours.membership.voters:
+            return "no voter"
         if message.term < ours.term:
             return "term is past"
         if message.term == ours.term and (message.is_pre or ours.voted_for != peer):
@@ -263,7 +295,8 @@ class Acceptor:
                 return  # An old one, overtaken by its successor.
             raise MessageRefused("two histories of one term", peer=peer, term=message.term)
         common = common_lsn(message.term_history, ours.term_history, self.record_end_lsn)
-        begins_anew = common == INVALID_LSN
+        # What a learner lacks may be let go meanwhile: it begins again.
+        begins_anew = common == INVALID_LSN or (self.is_learner and message.start_lsn > self.record_end_lsn)
         if begins_anew:
             self._check_new_start(peer, message)
         elif common != message.start_lsn:
@@ -284,10 +317,14 @@ class Acceptor:
         self._owes_append_reply[peer] = None
 
     def _check_new_start(self, peer: str, message: Elected) -> None:
-        """A log begins at the group's start or, for a later member, at a committed segment start."""
-        if self.commit_lsn != INVALID_LSN:
-            raise MessageRefused("nothing in common with committed wal", peer=peer, commit=self.commit_lsn)
+        """A log begins at the group's start or, for a later member, at a committed segment start.
+
+        Source: docs/quorum.md rule 18.
+        """
         start, committed_from = message.start_lsn, message.start_lsn <= message.commit_lsn
+        may_let_go = self.is_learner and start >= self.commit_lsn
+        if self.commit_lsn != INVALID_LSN and not may_let_go:
+            raise MessageRefused("nothing in common with committed wal", peer=peer, commit=self.commit_lsn)
         if start % message.cluster.segment_size or not (start == message.log_start_lsn or committed_from):
             raise MessageRefused(
                 "log cannot begin there", peer=peer, start=start, log_start=message.log_start_lsn
@@ -313,7 +350,8 @@ class Acceptor:
         self._cut_to_lsn = None
         self._wal.clear()
         self.last_record_lsn = INVALID_LSN
-        self.durable_flush_lsn = INVALID_LSN
+        # Of one that begins again, what was committed stays so: it is in the logs of those that have a vote.
+        self.durable_flush_lsn = min(self.durable_flush_lsn, self.commit_lsn)
         self._stored_lsn = self.write_lsn = self.record_end_lsn = start
         self._scanner = self._make_scanner(start, prev_lsn=INVALID_LSN, cluster=message.cluster)
 
@@ -336,28 +374,48 @@ class Acceptor:
         self._scanner = self._make_scanner(to_lsn, prev_lsn=self.last_record_lsn, cluster=cluster)
 
     def on_append(self, peer: str, message: Append, now_s: float) -> None:
-        """Take WAL of the term we follow. Source: docs/quorum.md rules 11 and 21.
+        """Take WAL of the term we follow. Source: docs/quorum.md rules 11, 21 and 25.
 
         Raises:
             MessageRefused: not where our log ends, or not WAL; nothing of it is taken.
         """
         self._check_generation(peer, message)
-        ours = self.state
-        if message.term < ours.term:
+        ours, room_end = self.state, self.room_end_lsn
+        # The native lane asks the same. What is refused beyond this, `steady` must keep from the lane.
+        verdict = judge_append(
+            self.generation,
+            ours.term,
+            ours.term_history.last_term,
+            ours.term_history.tli_at(message.start_lsn),
+            self.write_lsn,
+            _LSN_MAX if room_end is None else room_end,
+            message.generation,
+            message.term,
+            message.tli,
+            message.start_lsn,
+            len(message.wal),
+        )
+        if verdict == "past":
             self._owes_append_reply[peer] = None
             return
-        if message.term > ours.term or ours.term_history.last_term != message.term:
+        if verdict == "not elected":
             raise MessageRefused("append before elected", peer=peer, term=message.term, ours=ours.term)
-        if message.start_lsn != self.write_lsn:
+        if verdict == "elsewhere":
             raise MessageRefused(
                 "append is not at the end of the log", peer=peer, start=message.start_lsn, ours=self.write_lsn
             )
+        if verdict == "timeline":
+            raise MessageRefused("append of a timeline that was not announced", peer=peer, tli=message.tli)
+        if verdict == "room":
+            raise MessageRefused(
+                "log is full: let the consumer that holds it go on, drop its slot, or raise max_wal_size_bytes",
+                peer=peer,
+                room_end=room_end,
+            )
         if message.wal:
-            if message.tli != ours.term_history.tli_at(message.start_lsn):
-                raise MessageRefused(
-                    "append of a timeline that was not announced", peer=peer, tli=message.tli
-                )
-            self._check_room(peer, message)
+            sealed = ours.term_history.sealed_lsn
+            if sealed and message.start_lsn + len(message.wal) > sealed:
+                raise MessageRefused("append beyond the sealed end of the log", peer=peer, sealed=sealed)
             self._take(peer, message)
         self.leader, self.leader_heard_s = peer, now_s
         self._commit_known_lsn = max(self._commit_known_lsn, message.commit_lsn)
@@ -367,16 +425,6 @@ class Acceptor:
         if message.wal or now_s - self._answered_s >= self._leader_timeout_s / 10:
             self._answered_s = now_s
             self._owes_append_reply[peer] = None
-
-    def _check_room(self, peer: str, message: Append) -> None:
-        """Source: docs/quorum.md rule 18."""
-        room_end = self.room_end_lsn
-        if room_end is not None and message.start_lsn + len(message.wal) > room_end:
-            raise MessageRefused(
-                "log is full: let the consumer that holds it go on, drop its slot, or raise max_wal_size_bytes",
-                peer=peer,
-                room_end=room_end,
-            )
 
     def _take(self, peer: str, message: Append) -> None:
         scanner, self._scanner = self._scanner, None
@@ -391,12 +439,67 @@ class Acceptor:
         self.record_end_lsn = Lsn(scanner.record_end_lsn)
         self.last_record_lsn = Lsn(scanner.last_record_lsn) or self.last_record_lsn
 
+    # --- the native lane -------------------------------------------------------------------------------
+
+    def steady(self) -> SteadyLog | None:
+        """What the native lane goes on with; None unless all is at rest: nothing to write, say or save.
+
+        Source: docs/quorum.md rule 22.
+        """
+        history = self.state.term_history
+        is_ours = history.last_term == self.state.term and self._scanner is not None
+        waits = self._is_dirty or self._wal or self._answers or self._owes_append_reply or self._histories
+        # One Append is of one timeline: the next one may be announced, and not be reached yet.
+        is_announced = bool(history.entries) and history.entries[-1].start_lsn > self.write_lsn
+        # Where a sealed log ends is for the core to watch (rule 25).
+        is_sealed = bool(history.sealed_lsn)
+        if waits or is_announced or is_sealed or not is_ours or self.write_lsn != self._stored_lsn:
+            return None
+        assert self._scanner is not None
+        return SteadyLog(self._scanner, history.last_tli)
+
+    def on_taken(
+        self,
+        write_lsn: Lsn,
+        flush_lsn: Lsn,
+        last_record_lsn: Lsn,
+        *,
+        commit_lsn: Lsn,
+        horizon_lsn: Lsn,
+        now_s: float,
+    ) -> bool:
+        """The native lane took Appends of our leader, wrote, synced and answered. Gives True if the commit LSN moved.
+
+        `write_lsn` and `flush_lsn`: where the log and its whole records end, all durable. `last_record_lsn`: start of
+        the last of them, INVALID_LSN if none came. `commit_lsn` and `horizon_lsn` are as the last Append said.
+        """
+        self.write_lsn = self._stored_lsn = write_lsn
+        self.record_end_lsn = self.durable_flush_lsn = flush_lsn
+        self.last_record_lsn = last_record_lsn or self.last_record_lsn
+        self.leader_heard_s = self._answered_s = now_s
+        self._commit_known_lsn = max(self._commit_known_lsn, commit_lsn)
+        self.horizon_lsn = horizon_lsn
+        return self._maybe_commit()
+
+    def on_damage(self) -> None:
+        """What the native lane was to take is not WAL: this log goes on with the next Elected only."""
+        self._scanner = None
+
     def on_history(self, peer: str, message: HistoryFile) -> None:
         """Keep a timeline history file. Source: docs/quorum.md rule 17."""
         self._check_generation(peer, message)
-        if message.term == self.state.term_history.last_term and message.tli not in self._tlis:
-            self._tlis.add(message.tli)
+        if (
+            message.term == self.state.term_history.last_term
+            and self._kept.get(message.tli) != message.content
+        ):
+            self._kept[message.tli] = message.content
             self._histories.append((message.tli, message.content))
+
+    def check_stand_now(self, peer: str, message: StandNow) -> None:
+        """Only the proposer that we follow may say so. Raises MessageRefused."""
+        self._check_generation(peer, message)
+        if self.leader != peer or message.term != self.state.term:
+            raise MessageRefused("not told by the proposer to stand", peer=peer, term=message.term)
 
     def on_leader_lost(self, peer: str) -> None:
         """The connection on which that peer spoke to us ended."""
@@ -404,8 +507,8 @@ class Acceptor:
             self.leader, self.leader_heard_s = "", _NEVER_S
 
     def on_removed(self, start_lsn: Lsn) -> None:
-        """WAL before `start_lsn` is no longer on our disk."""
-        self.state = replace(self.state, local_start_lsn=start_lsn)
+        """WAL before `start_lsn` is no longer on our disk. The log may have been begun anew, later, meanwhile."""
+        self.state = replace(self.state, local_start_lsn=max(start_lsn, self.state.local_start_lsn))
 
     def on_downstreams(self, feedback: Feedback, slots: tuple[SlotHorizon, ...]) -> None:
         """What our downstreams need; goes with the next reply."""
@@ -451,14 +554,15 @@ class Acceptor:
             histories=tuple(self._histories),
             wal=tuple(self._wal),
             flush_lsn=self.record_end_lsn,
-            answers=(*self._answers, *((peer, self._append_reply()) for peer in self._owes_append_reply)),
+            answers=(*self._answers, *((peer, self.append_reply()) for peer in self._owes_append_reply)),
         )
         self._stored_lsn = self.write_lsn
         self._is_dirty, self._new_log, self._cut_to_lsn = False, None, None
         self._histories, self._wal, self._answers, self._owes_append_reply = [], [], [], {}
         return work
 
-    def _append_reply(self) -> AppendReply:
+    def append_reply(self) -> AppendReply:
+        """How far we are, once the work handed out is done."""
         has_elected = self.state.term_history.last_term == self.state.term
         return AppendReply(
             generation=self.generation,
@@ -474,6 +578,7 @@ class Acceptor:
         """All of `work` is durable. Gives True if the commit LSN moved."""
         if work.control:
             self.restart_lsn = work.control.commit_lsn
+            self.durable_generation = work.control.membership.generation
         begins_anew, cut = self._new_log is not None, self._cut_to_lsn
         if not begins_anew:
             self.durable_flush_lsn = work.flush_lsn if cut is None else min(work.flush_lsn, cut)

@@ -1,17 +1,28 @@
 """Writer and Reader: the few shapes that messages and the control file are made of, big-endian."""
 
 import struct
-from typing import Self
+from dataclasses import replace
+from typing import Final, Self
 
 from walproxy.quorum.errors import MessageMalformed
-from walproxy.quorum.membership import Membership
-from walproxy.quorum.terms import TermEntry, TermHistory
+from walproxy.quorum.membership import Contact, Membership
+from walproxy.quorum.terms import Seal, TermEntry, TermHistory
 from walproxy.wire.lsn import Lsn
 
 _U16 = struct.Struct("!H")
 _U32 = struct.Struct("!I")
 _U64 = struct.Struct("!Q")
-_ENTRY = struct.Struct("!QIQ")
+_ENTRY = struct.Struct("!QIQB")
+_OPEN_ENTRY = struct.Struct("!QIQ")  # As it was before there were seals.
+
+TERM_MAX: Final = (1 << 63) - 1  # Elections do not reach it; the ones after a term must fit, too.
+
+
+def checked_term(term: int) -> int:
+    """The term itself. Raises MessageMalformed: it cannot be one. Source: docs/quorum.md rule 3."""
+    if term > TERM_MAX:
+        raise MessageMalformed("term is impossible", term=term)
+    return term
 
 
 class Writer:
@@ -52,9 +63,27 @@ class Writer:
     def membership(self, value: Membership) -> Self:
         return self.u32(value.generation).names(value.members).names(value.new_members)
 
-    def terms(self, value: TermHistory) -> Self:
+    def membership_rest(self, value: Membership) -> Self:
+        """What `membership` leaves out: the first membership of a group has none of it."""
+        self.u8(value.is_learning).u64(value.term).u16(len(value.contacts))
+        for contact in value.contacts:
+            self.text(contact.name).text(contact.conninfo).blob(contact.node_id)
+        return self
+
+    def terms(self, value: TermHistory, *, with_seals: bool = True) -> Self:
+        """All entries; `with_seals` False is the form of before, for a history that holds none.
+
+        Raises:
+            MessageMalformed: it holds one.
+        """
         self.u32(len(value.entries))
-        self._parts += (_ENTRY.pack(entry.term, entry.tli, entry.start_lsn) for entry in value.entries)
+        for e in value.entries:
+            if with_seals:
+                self._parts.append(_ENTRY.pack(e.term, e.tli, e.start_lsn, e.seal))
+            elif e.seal:
+                raise MessageMalformed("the older form knows no seals", term=e.term)
+            else:
+                self._parts.append(_OPEN_ENTRY.pack(e.term, e.tli, e.start_lsn))
         return self
 
     def done(self) -> bytes:
@@ -93,6 +122,9 @@ class Reader:
     def u64(self) -> int:
         return self.take(_U64)[0]
 
+    def term(self) -> int:
+        return checked_term(self.u64())
+
     def lsn(self) -> Lsn:
         return Lsn(self.u64())
 
@@ -124,12 +156,33 @@ class Reader:
         except ValueError as error:
             raise MessageMalformed("membership is impossible", why=error) from None
 
-    def terms(self) -> TermHistory:
-        count = self.u32()
-        self.expect(count * _ENTRY.size <= len(self._data) - self._at, "message is truncated")
-        entries = (self.take(_ENTRY) for _ in range(count))
+    def membership_rest(self, value: Membership) -> Membership:
+        """`value` with what `Writer.membership_rest` wrote of it."""
         try:
-            return TermHistory(tuple(TermEntry(term, tli, Lsn(start)) for term, tli, start in entries))
+            return replace(
+                value,
+                is_learning=self.flag(),
+                term=self.term(),
+                contacts=tuple(Contact(self.text(), self.text(), self.blob()) for _ in range(self.u16())),
+            )
+        except ValueError as error:
+            raise MessageMalformed("membership is impossible", why=error) from None
+
+    @property
+    def is_at_end(self) -> bool:
+        return self._at == len(self._data)
+
+    def terms(self, *, with_seals: bool = True) -> TermHistory:
+        count, form = self.u32(), _ENTRY if with_seals else _OPEN_ENTRY
+        self.expect(count * form.size <= len(self._data) - self._at, "message is truncated")
+        entries = (self.take(form) for _ in range(count))
+        try:
+            return TermHistory(
+                tuple(
+                    TermEntry(checked_term(term), tli, Lsn(start), Seal(seal[0] if seal else 0))
+                    for term, tli, start, *seal in entries
+                )
+            )
         except ValueError as error:
             raise MessageMalformed("term history is impossible", why=error) from None
 
@@ -139,4 +192,4 @@ class Reader:
         return value
 
     def end(self) -> None:
-        self.expect(self._at == len(self._data), "message has bytes left over")
+        self.expect(self.is_at_end, "message has bytes left over")

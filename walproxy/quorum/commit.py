@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from walcore._native import held_lsn
 from walproxy.quorum.membership import Membership, majority
 from walproxy.wire.lsn import INVALID_LSN, Lsn
 
@@ -17,8 +18,7 @@ def quorum_lsn(flush_lsns: Mapping[str, Lsn], membership: Membership) -> Lsn:
 
 
 def _held_lsn(flush_lsns: Mapping[str, Lsn], members: tuple[str, ...]) -> Lsn:
-    flushed = sorted([flush_lsns.get(name, INVALID_LSN) for name in members])
-    return flushed[-majority(len(members))]
+    return Lsn(held_lsn([flush_lsns.get(name, INVALID_LSN) for name in members], majority(len(members))))
 
 
 def commit_lsn(flush_lsns: Mapping[str, Lsn], membership: Membership, term_start_lsn: Lsn) -> Lsn:

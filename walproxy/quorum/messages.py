@@ -3,16 +3,18 @@
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol
 
-from walproxy.quorum.coding import Reader, Writer
+from walproxy.quorum.coding import Reader, Writer, checked_term
 from walproxy.quorum.errors import MessageMalformed
 from walproxy.quorum.membership import Membership
 from walproxy.quorum.state import Cluster, put_cluster, read_cluster
 from walproxy.quorum.terms import TermHistory
 from walproxy.wire.lsn import INVALID_LSN, Lsn
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
+OLDEST_VERSION: Final = PROTOCOL_VERSION - 1  # Spoken with nodes that are not upgraded yet.
 WAL_BYTES_MAX: Final = 1 << 20  # Of one Append.
 MESSAGE_BYTES_MAX: Final = WAL_BYTES_MAX + (1 << 16)
 
@@ -36,6 +38,8 @@ class Greeting:
     local_start_lsn: Lsn
     term_history: TermHistory
     cluster: Cluster | None
+    # Of the connection it came on.
+    version: int = PROTOCOL_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,17 @@ class HistoryFile:
 
 
 @dataclass(frozen=True, slots=True)
+class StandNow:
+    """Stand for election at once, without asking first: you hold all of my log, and I take no more WAL.
+
+    Source: docs/quorum.md rule 27; Raft (Ongaro, 2014, dissertation), section 3.10.
+    """
+
+    generation: int
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
 class SlotHorizon:
     """How far a consumer is: WAL is held from `flush_lsn` on; `apply_lsn` is what it answers for."""
 
@@ -146,7 +161,7 @@ class AppendReply:
     slots: tuple[SlotHorizon, ...] = ()
 
 
-Message = Greeting | VoteRequest | VoteReply | Elected | Append | HistoryFile | AppendReply
+Message = Greeting | VoteRequest | VoteReply | Elected | Append | HistoryFile | AppendReply | StandNow
 
 _HEADER = struct.Struct("!cBI")  # Tag, protocol version, membership generation.
 _APPEND = struct.Struct("!QIQQQ")  # Then the WAL.
@@ -159,9 +174,28 @@ _NO_FEEDBACK: Final = Feedback()
 
 
 def encode(message: Message) -> bytes:
-    """The bytes of one message."""
+    """The bytes of one message, in our own version of the protocol."""
     tag, body = _ENCODE[type(message)]
     return _HEADER.pack(tag, PROTOCOL_VERSION, message.generation) + body(message)
+
+
+def in_older_version(data: bytes) -> bytes:
+    """What `encode` gave, as a node of the version before ours reads it. Source: docs/quorum.md rule 1.
+
+    Raises:
+        MessageMalformed: that version has no word for it.
+    """
+    tag = data[:1]
+    if tag == b"t":
+        raise MessageMalformed("the older protocol version has no such message", tag=tag)
+    body = data[_HEADER.size :]
+    if tag in {b"g", b"e"}:
+        message = decode(data)
+        if isinstance(message, Greeting):
+            body = _put_greeting(message, with_seals=False)
+        elif isinstance(message, Elected):
+            body = _put_elected(message, with_seals=False)
+    return tag + bytes([OLDEST_VERSION]) + data[2 : _HEADER.size] + body
 
 
 class AppendHead(Protocol):
@@ -192,42 +226,76 @@ def decode(data: bytes) -> Message:
     """One message from its bytes.
 
     Raises:
-        MessageMalformed: truncated, too long, of another protocol version, or not a message at all.
+        MessageMalformed: truncated, too long, of another protocol version, of a term that cannot be, or not a
+            message at all.
     """
     if not _HEADER.size <= len(data) <= MESSAGE_BYTES_MAX:
         raise MessageMalformed("message length is impossible", length=len(data))
     tag, version, generation = _HEADER.unpack_from(data)
-    if version != PROTOCOL_VERSION:
-        raise MessageMalformed("protocol version is not ours", version=version, ours=PROTOCOL_VERSION)
+    if not OLDEST_VERSION <= version <= PROTOCOL_VERSION:
+        raise MessageMalformed(
+            "protocol version is not ours, nor the one before", version=version, ours=PROTOCOL_VERSION
+        )
     # Nearly all that comes is an Append, or a reply without slots or feedback.
     if tag == b"a" and _APPEND_AT <= len(data) <= _APPEND_AT + WAL_BYTES_MAX:
         term, tli, start, commit, horizon = _APPEND.unpack_from(data, _HEADER.size)
-        return Append(generation, term, tli, Lsn(start), Lsn(commit), Lsn(horizon), data[_APPEND_AT:])
+        return Append(
+            generation, checked_term(term), tli, Lsn(start), Lsn(commit), Lsn(horizon), data[_APPEND_AT:]
+        )
     if tag == b"A" and len(data) == _REPLY_AT + len(_PLAIN) and data.endswith(_PLAIN):
         term, flush, write, commit = _REPLY_HEAD.unpack_from(data, _HEADER.size)
-        return AppendReply(generation, term, Lsn(flush), Lsn(write), Lsn(commit), _NO_FEEDBACK)
+        return AppendReply(generation, checked_term(term), Lsn(flush), Lsn(write), Lsn(commit), _NO_FEEDBACK)
     read = _DECODE.get(tag)
     if read is None:
         raise MessageMalformed("unknown message", tag=tag)
     body = Reader(data, _HEADER.size)
+    if version < PROTOCOL_VERSION:
+        older = _DECODE_OLDER.get(tag, read)
+        body.expect(older is not None, "message of a newer version")
+        assert older is not None
+        read = older
     message = read(body, generation)
     body.end()
     return message
 
 
-def _put_greeting(m: Greeting) -> bytes:
+def reply_needs(message: AppendReply) -> bytes:
+    """Of an AppendReply the part after its positions: hot standby feedback and slots."""
+    return encode(message)[_REPLY_AT:]
+
+
+def _put_greeting(m: Greeting, *, with_seals: bool = True) -> bytes:
     out = Writer().text(m.name).blob(m.node_id).membership(m.membership)
     out.u64(m.term).u64(m.flush_lsn).u64(m.commit_lsn).u64(m.log_start_lsn).u64(m.local_start_lsn)
-    return put_cluster(out.terms(m.term_history), m.cluster).done()
+    put_cluster(out.terms(m.term_history, with_seals=with_seals), m.cluster)
+    # A group whose members never changed says no more of them.
+    if m.membership != Membership(m.generation, m.membership.members, m.membership.new_members):
+        if not with_seals:
+            raise MessageMalformed("the older form knows no change of the members", generation=m.generation)
+        out.membership_rest(m.membership)
+    return out.done()
 
 
-def _get_greeting(r: Reader, generation: int) -> Greeting:
+def _get_greeting(r: Reader, generation: int, *, version: int = PROTOCOL_VERSION) -> Greeting:
     name, node_id, membership = r.text(), r.blob(), r.membership()
     r.expect(membership.generation == generation, "generation is not that of the membership")
-    term, flush, commit, log_start, local_start = r.u64(), r.lsn(), r.lsn(), r.lsn(), r.lsn()
-    history, cluster = r.terms(), read_cluster(r)
+    term, flush, commit, log_start, local_start = r.term(), r.lsn(), r.lsn(), r.lsn(), r.lsn()
+    history, cluster = r.terms(with_seals=version == PROTOCOL_VERSION), read_cluster(r)
+    if not r.is_at_end:
+        membership = r.membership_rest(membership)
     return Greeting(
-        generation, name, node_id, membership, term, flush, commit, log_start, local_start, history, cluster
+        generation,
+        name,
+        node_id,
+        membership,
+        term,
+        flush,
+        commit,
+        log_start,
+        local_start,
+        history,
+        cluster,
+        version,
     )
 
 
@@ -236,7 +304,7 @@ def _put_vote_request(m: VoteRequest) -> bytes:
 
 
 def _get_vote_request(r: Reader, generation: int) -> VoteRequest:
-    return VoteRequest(generation, r.u64(), r.flag(), r.u64(), r.lsn())
+    return VoteRequest(generation, r.term(), r.flag(), r.term(), r.lsn())
 
 
 def _put_vote_reply(m: VoteReply) -> bytes:
@@ -245,17 +313,17 @@ def _put_vote_reply(m: VoteReply) -> bytes:
 
 
 def _get_vote_reply(r: Reader, generation: int) -> VoteReply:
-    return VoteReply(generation, r.u64(), r.flag(), r.flag(), r.u64(), r.u64(), r.lsn(), r.text())
+    return VoteReply(generation, r.term(), r.flag(), r.flag(), r.term(), r.term(), r.lsn(), r.text())
 
 
-def _put_elected(m: Elected) -> bytes:
+def _put_elected(m: Elected, *, with_seals: bool = True) -> bytes:
     out = Writer().u64(m.term).u64(m.start_lsn).u64(m.commit_lsn).u64(m.log_start_lsn)
-    return put_cluster(out.terms(m.term_history), m.cluster).done()
+    return put_cluster(out.terms(m.term_history, with_seals=with_seals), m.cluster).done()
 
 
-def _get_elected(r: Reader, generation: int) -> Elected:
-    term, start, commit, log_start, history = r.u64(), r.lsn(), r.lsn(), r.lsn(), r.terms()
-    cluster = read_cluster(r)
+def _get_elected(r: Reader, generation: int, *, with_seals: bool = True) -> Elected:
+    term, start, commit, log_start = r.term(), r.lsn(), r.lsn(), r.lsn()
+    history, cluster = r.terms(with_seals=with_seals), read_cluster(r)
     if cluster is None or history.last_term != term:
         raise MessageMalformed("elected without a cluster, or not by its own history", term=term)
     return Elected(generation, term, start, history, commit, log_start, cluster)
@@ -267,7 +335,7 @@ def _put_append(m: Append) -> bytes:
 
 def _get_append(r: Reader, generation: int) -> Append:
     term, tli, start, commit, horizon = r.take(_APPEND)
-    append = Append(generation, term, tli, Lsn(start), Lsn(commit), Lsn(horizon), r.rest())
+    append = Append(generation, checked_term(term), tli, Lsn(start), Lsn(commit), Lsn(horizon), r.rest())
     r.expect(len(append.wal) <= WAL_BYTES_MAX, "append is too long")
     return append
 
@@ -277,7 +345,15 @@ def _put_history(m: HistoryFile) -> bytes:
 
 
 def _get_history(r: Reader, generation: int) -> HistoryFile:
-    return HistoryFile(generation, r.u64(), r.u32(), r.blob())
+    return HistoryFile(generation, r.term(), r.u32(), r.blob())
+
+
+def _put_stand_now(m: StandNow) -> bytes:
+    return Writer().u64(m.term).done()
+
+
+def _get_stand_now(r: Reader, generation: int) -> StandNow:
+    return StandNow(generation, r.term())
 
 
 def _put_append_reply(m: AppendReply) -> bytes:
@@ -294,7 +370,7 @@ def _get_append_reply(r: Reader, generation: int) -> AppendReply:
     term, flush, write, commit, *xmins, count = r.take(_REPLY)
     feedback = Feedback(*xmins) if any(xmins) else _NO_FEEDBACK
     slots = tuple(SlotHorizon(r.text(), r.lsn(), r.lsn()) for _ in range(count))
-    return AppendReply(generation, term, Lsn(flush), Lsn(write), Lsn(commit), feedback, slots)
+    return AppendReply(generation, checked_term(term), Lsn(flush), Lsn(write), Lsn(commit), feedback, slots)
 
 
 _KINDS: Final[
@@ -307,6 +383,13 @@ _KINDS: Final[
     (Append, b"a", _put_append, _get_append),
     (HistoryFile, b"h", _put_history, _get_history),
     (AppendReply, b"A", _put_append_reply, _get_append_reply),
+    (StandNow, b"t", _put_stand_now, _get_stand_now),
 )
 _ENCODE: Final = {kind: (tag, put) for kind, tag, put, _ in _KINDS}
 _DECODE: Final = {tag: get for _, tag, _, get in _KINDS}
+# Where the version before ours has another form, or None: it has no such message.
+_DECODE_OLDER: Final[dict[bytes, Callable[[Reader, int], Message] | None]] = {
+    b"g": partial(_get_greeting, version=OLDEST_VERSION),
+    b"e": partial(_get_elected, with_seals=False),
+    b"t": None,
+}

@@ -3,12 +3,14 @@
 import re
 from dataclasses import dataclass
 
-from walproxy.quorum.errors import PrimaryRefused
+from walproxy.quorum.errors import LogSealed, PrimaryRefused
 from walproxy.quorum.state import Cluster
 from walproxy.wire.lsn import INVALID_LSN, Lsn, segment_start
 
 _WAL_PAGE_BYTES = 8192
 _OVERLAP_BYTES_MAX = 8 * _WAL_PAGE_BYTES
+_TAIL_BYTES_MAX = 16 << 20  # After the last record: zeros, of a segment that was switched.
+_HEADER_BYTES_MAX = 40
 _HISTORY_LINE = re.compile(rb"\s*(\d+)\s+([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})\b")
 
 _REWIND = (
@@ -70,12 +72,14 @@ def plan_stream(
     history: bytes,
     local_start_lsn: Lsn,
     end_lsn: Lsn,
+    last_record_lsn: Lsn = INVALID_LSN,
+    is_sealed: bool = False,
 ) -> StreamPlan:
     """How to go on from a log that ends at `end_lsn` on timeline `tli`.
 
     All of that log may have been acknowledged, whatever part of it is known to be committed: so a primary
     that
-    lacks any of it is refused. Source: docs/quorum.md rule 16.
+    lacks any of it is refused. Source: docs/quorum.md rules 16 and 25.
 
     Args:
         history: our history file of `tli`, empty if we have none.
@@ -83,10 +87,13 @@ def plan_stream(
         cluster: whose WAL our log holds.
         tli: the timeline of the end of our log.
         local_start_lsn: the oldest WAL to compare with.
-        end_lsn: a record end.
+        end_lsn: a record end; after an election that is where the term starts, or beyond.
+        last_record_lsn: start of the record that ends there; INVALID_LSN if not known.
+        is_sealed: the log goes on with a new timeline only, which begins exactly at its end.
 
     Raises:
         PrimaryRefused: it is another cluster's, behind, or diverged.
+        LogSealed: the log goes on without it.
     """
     theirs = primary.cluster
     if (theirs.system_id, theirs.segment_size) != (cluster.system_id, cluster.segment_size):
@@ -104,9 +111,33 @@ def plan_stream(
             major=theirs.major,
             ours=cluster.major,
         )
+    _check_timeline(primary, tli=tli, history=history, end_lsn=end_lsn, is_sealed=is_sealed)
+    if primary.flush_lsn < end_lsn:
+        raise PrimaryRefused(
+            "primary is behind the quorum: it lost wal that may have been acknowledged",
+            advice="recover it from a base backup and this quorum's wal, then start it as the primary again",
+            flush=primary.flush_lsn,
+            log_end=end_lsn,
+        )
+    start_lsn = _overlap_start(local_start_lsn, end_lsn, last_record_lsn, cluster.segment_size)
+    return StreamPlan(start_lsn, end_lsn, tli)
+
+
+def _check_timeline(
+    primary: PrimaryIdentity, *, tli: int, history: bytes, end_lsn: Lsn, is_sealed: bool
+) -> None:
+    """It is on our timeline, or left it where our log can go on. Source: docs/quorum.md rules 16 and 25."""
     if primary.tli < tli:
         raise PrimaryRefused(
             "primary is on a timeline that was left", advice=_REWIND, tli=primary.tli, ours=tli
+        )
+    if primary.tli == tli and is_sealed:
+        raise LogSealed(
+            "the log is sealed: nothing more of this timeline is taken",
+            advice="promote a standby for which `walproxy promote-check` is green, and point primary_conninfo"
+            " at it; or take back the seal with `walproxy unseal`",
+            tli=tli,
+            sealed=end_lsn,
         )
     if primary.tli == tli and history and primary.history and primary.history != history:
         raise PrimaryRefused(
@@ -122,22 +153,29 @@ def plan_stream(
                 left_at=left_at,
                 log_end=end_lsn,
             )
-    if primary.flush_lsn < end_lsn:
-        raise PrimaryRefused(
-            "primary is behind the quorum: it lost wal that may have been acknowledged",
-            advice="recover it from a base backup and this quorum's wal, then start it as the primary again",
-            flush=primary.flush_lsn,
-            log_end=end_lsn,
-        )
-    return StreamPlan(_overlap_start(local_start_lsn, end_lsn, cluster.segment_size), end_lsn, tli)
+        if is_sealed and left_at > end_lsn:
+            raise PrimaryRefused(
+                "primary left our timeline beyond the sealed end of the log: it has wal that nobody acknowledged",
+                advice="promote a server for which `walproxy promote-check` is green, or take back the seal"
+                " with `walproxy unseal` to follow this one",
+                tli=tli,
+                left_at=left_at,
+                sealed=end_lsn,
+            )
 
 
-def _overlap_start(local_start_lsn: Lsn, end_lsn: Lsn, segment_size: int) -> Lsn:
-    """A page boundary before the end, in its segment: older ones the slot need not hold any more."""
+def _overlap_start(local_start_lsn: Lsn, end_lsn: Lsn, last_record_lsn: Lsn, segment_size: int) -> Lsn:
+    """A page boundary before the end, in its segment: older ones the slot need not hold any more.
+
+    With the last record, if that is near: what follows it may be zeros, which prove nothing.
+    """
     last_byte = end_lsn - 1
     floor = max(local_start_lsn, segment_start(last_byte, segment_size))
     page = last_byte - last_byte % _WAL_PAGE_BYTES
-    return Lsn(max(floor, page + _WAL_PAGE_BYTES - _OVERLAP_BYTES_MAX))
+    start = max(floor, page + _WAL_PAGE_BYTES - _OVERLAP_BYTES_MAX)
+    if floor <= last_record_lsn < start and end_lsn - last_record_lsn <= _TAIL_BYTES_MAX:
+        start = last_record_lsn - last_record_lsn % _WAL_PAGE_BYTES
+    return Lsn(start)
 
 
 class Overlap:
@@ -169,3 +207,36 @@ class Overlap:
                 "primary has diverged: its wal is not ours", advice=_REWIND, at=Lsn(lsn + differs)
             )
         return Lsn(lsn + len(ours)), wal[len(ours) :]
+
+    @property
+    def end_lsn(self) -> Lsn:
+        return Lsn(self._start_lsn + len(self._ours))
+
+    @property
+    def says_something(self) -> bool:
+        """There is more in it than page headers and zeros, as after a switch of segments."""
+        pages = range(0, len(self._ours), _WAL_PAGE_BYTES)
+        return any(self._ours[at + _HEADER_BYTES_MAX : at + _WAL_PAGE_BYTES].strip(b"\0") for at in pages)
+
+
+class Proof:
+    """Whether a primary has been shown to have our log. Until then it is told of no commit.
+
+    It is once it has sent again what our log ends with, or a whole record more, which names the one before; a log
+    without any record needs no proof. Source: docs/quorum.md rule 16.
+
+    Args:
+        log_end_lsn: of ours, when the connection began.
+        is_needed: our log has records.
+        harmless_lsn: it was told before of all up to there.
+    """
+
+    def __init__(self, log_end_lsn: Lsn, *, is_needed: bool, harmless_lsn: Lsn) -> None:
+        self._log_end_lsn = log_end_lsn
+        self.is_given = not is_needed
+        self.harmless_lsn = min(harmless_lsn, log_end_lsn)
+
+    def on_received(self, end_lsn: Lsn, overlap: Overlap, *, record_end_lsn: Lsn) -> None:
+        """Its WAL up to `end_lsn` was compared with ours, or taken; now our last whole record ends there."""
+        is_compared = end_lsn >= overlap.end_lsn == self._log_end_lsn and overlap.says_something
+        self.is_given = self.is_given or is_compared or record_end_lsn > self._log_end_lsn

@@ -1,102 +1,48 @@
 """Proposer: stands for election, streams the log to every member, and says how far it is committed."""
 
-import enum
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
+from typing import Final
 
 from walproxy.quorum.acceptor import Acceptor
+from walproxy.quorum.change import unheeded_learners
 from walproxy.quorum.commit import commit_lsn
 from walproxy.quorum.errors import MessageRefused, PrimaryRefused
+from walproxy.quorum.handover import Successor
+from walproxy.quorum.member_changes import MemberChanges
 from walproxy.quorum.messages import (
     Append,
     AppendReply,
     Elected,
-    Feedback,
     Greeting,
     HistoryFile,
     Message,
-    SlotHorizon,
+    StandNow,
     VoteReply,
     VoteRequest,
 )
+from walproxy.quorum.peer import Peer
 from walproxy.quorum.primary import PrimaryIdentity, StreamPlan, plan_first_stream, plan_stream
+from walproxy.quorum.retention import needed_lsn
+from walproxy.quorum.role import Role
 from walproxy.quorum.state import Cluster
-from walproxy.quorum.terms import TermHistory, common_lsn
+from walproxy.quorum.terms import Seal, TermHistory, common_lsn
+from walproxy.quorum.timing import Timing
+from walproxy.quorum.walrange import WalRange
 from walproxy.wire.lsn import INVALID_LSN, Lsn, segment_start
 
-_NEVER_S = float("-inf")
+_NEVER_S: Final = float("-inf")
+# A peer that does not answer for so many election timeouts gets heartbeats, and those more rarely.
+_STUCK_TIMEOUTS: Final = 4
+_STUCK_SLOWER: Final = 10
 _ANSWERS = (AppendReply, VoteReply, Greeting)  # A union would be made anew at each look.
 
 
-class Role(enum.Enum):
-    FOLLOWING = "takes WAL from a proposer, or waits for its time to stand"
-    ASKING = "asks whether it would be elected"
-    STANDING = "asks for votes in a new term"
-    PROPOSING = "elected: streams the log and counts"
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Seconds.
-
-    A member stands after a silence of one to two `election_timeout_s`, and steps aside when it has not heard
-    from a majority for one. A commit LSN that no WAL carries is sent on after `commit_delay_s`, counted
-    from the last WAL: while more comes, that brings it.
-    """
-
-    election_timeout_s: float = 1.0
-    heartbeat_interval_s: float = 0.2
-    commit_delay_s: float = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class WalRange:
-    """An Append whose WAL, [start_lsn, end_lsn) of our own log, the driver puts in."""
-
-    generation: int
-    term: int
-    tli: int
-    start_lsn: Lsn
-    end_lsn: Lsn
-    commit_lsn: Lsn
-    horizon_lsn: Lsn
-
-    def with_wal(self, wal: bytes) -> Append:
-        return Append(
-            self.generation, self.term, self.tli, self.start_lsn, self.commit_lsn, self.horizon_lsn, wal
-        )
-
-
-@dataclass(slots=True)
-class Peer:
-    """What the proposer knows of a member.
-
-    Invariant: flush_lsn counts for this term only; INVALID_LSN until the member has taken our Elected.
-    """
-
-    is_connected: bool = False
-    greeting: Greeting | None = None
-    is_streaming: bool = False
-    told_entries: int = 0  # Of our term history.
-    next_lsn: Lsn = INVALID_LSN
-    write_lsn: Lsn = INVALID_LSN
-    flush_lsn: Lsn = INVALID_LSN
-    # Last flush ever heard of, of whatever term: below it the member needs no WAL.
-    held_lsn: Lsn = INVALID_LSN
-    heard_s: float = _NEVER_S
-    sent_s: float = _NEVER_S
-    sent_commit_lsn: Lsn = INVALID_LSN
-    feedback: Feedback = field(default_factory=Feedback)
-    slots: tuple[SlotHorizon, ...] = ()
-    refused: str = ""
-
-
-class Proposer:
+class Proposer(MemberChanges):
     """One member's attempts to lead, and its leading.
 
     The log it proposes is that of the acceptor beside it, which it reads and never changes; what it says to
-    that
-    acceptor goes through messages, as to all the others.
+    that acceptor goes through messages, as to all the others.
 
     Args:
         log: the acceptor of the same member.
@@ -125,6 +71,8 @@ class Proposer:
         self.term_history = TermHistory()
         self.primary: PrimaryIdentity | None = None
         self.peers: dict[str, Peer] = {}
+        self.successor: Successor | None = None  # To whom we hand over.
+        self.new_seal: Seal | None = None  # How the term that we stand for is to begin.
         self._log = log
         self._histories = histories
         self._timing = timing
@@ -140,11 +88,8 @@ class Proposer:
         self._quorum_s = now_s
         self._commit_due_s: float | None = None
         self.told_horizon_lsn = log.horizon_lsn
+        self._silent_learners: set[str] = set()
         self._outbox: list[tuple[str, Message | WalRange]] = []
-
-    @property
-    def name(self) -> str:
-        return self._log.name
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -157,13 +102,19 @@ class Proposer:
         return found
 
     @property
+    def other_peers(self) -> list[Peer]:
+        return [peer for name, peer in self.peers.items() if name != self.name]
+
+    @property
     def wants_primary(self) -> bool:
         """The driver should have a connection to the primary.
 
         The proposer streams from it; members without any log must know whose WAL they will hold before one
-        stands.
+        stands. Whoever hands over takes no more of it.
         """
-        return self.role is Role.PROPOSING or (self._log.write_lsn == INVALID_LSN and not self._log.leader)
+        if self.role is Role.PROPOSING:
+            return self.successor is None
+        return self._log.write_lsn == INVALID_LSN and not self._log.leader and self._log.is_voter
 
     # --- time ------------------------------------------------------------------------------------------
 
@@ -175,9 +126,11 @@ class Proposer:
         if self.role is not Role.PROPOSING:
             return self._stand_s
         due_s = self._quorum_s + self._timing.election_timeout_s
+        if self.successor is not None:
+            due_s = min(due_s, self.successor.until_s)
         for peer in self.peers.values():
             if peer.is_connected:
-                due_s = min(due_s, peer.sent_s + self._timing.heartbeat_interval_s)
+                due_s = min(due_s, peer.sent_s + self._heartbeat_s(peer))
         return due_s if self._commit_due_s is None else min(due_s, self._commit_due_s)
 
     def tick(self, now_s: float, draw: float) -> None:
@@ -195,12 +148,16 @@ class Proposer:
 
     def _tick_proposing(self, now_s: float, draw: float) -> None:
         timeout_s = self._timing.election_timeout_s
-        heard = {name for name, peer in self.peers.items() if now_s - peer.heard_s < timeout_s}
+        heard = self._heard(now_s)
         if self._log.state.membership.has_quorum(heard | {self.name}):
             self._quorum_s = now_s
         elif now_s - self._quorum_s >= timeout_s:
             self.step_aside(now_s, draw)
             return
+        if self.successor is not None and now_s >= self.successor.until_s:
+            self.successor = None  # It did not come: we go on.
+        learners = self._log.state.membership.learners
+        self._silent_learners = {name for name in learners if name not in heard}
         # It may lag: it costs a little disk, and counting it anew for each Append costs time.
         self.told_horizon_lsn = self.horizon_lsn()
         is_commit_due = self._commit_due_s is not None and now_s >= self._commit_due_s
@@ -208,8 +165,12 @@ class Proposer:
             self._commit_due_s = None
         for name, peer in self.peers.items():
             silent_s = now_s - peer.sent_s
-            is_silent = silent_s >= self._timing.heartbeat_interval_s
-            has_news = is_commit_due and peer.is_streaming and peer.sent_commit_lsn < self.known_commit_lsn
+            peer.is_stuck = _NEVER_S < peer.heard_s < now_s - _STUCK_TIMEOUTS * timeout_s
+            is_silent = silent_s >= self._heartbeat_s(peer)
+            is_behind = (
+                peer.is_streaming and not peer.is_stuck and peer.sent_commit_lsn < self.known_commit_lsn
+            )
+            has_news = is_commit_due and is_behind
             if has_news and not is_silent and silent_s < self._timing.commit_delay_s:
                 self._commit_due_s = now_s + self._timing.commit_delay_s
             elif peer.is_streaming and (is_silent or has_news):
@@ -217,11 +178,21 @@ class Proposer:
             elif peer.is_connected and is_silent:
                 peer.sent_s = now_s
                 self._outbox.append((name, self._log.introduction()))
+        self._maybe_continue_change(now_s)  # Last: what was said before is of the generation of before.
+
+    def _heartbeat_s(self, peer: Peer) -> float:
+        """How long we may say nothing. To one that does not listen not much: it would pile up before it."""
+        return self._timing.heartbeat_interval_s * (_STUCK_SLOWER if peer.is_stuck else 1)
 
     def on_leader_lost(self, now_s: float, draw: float) -> None:
         """The proposer's connection ended: do not wait out the silence. Source: docs/quorum.md rule 4."""
         if self.role is Role.FOLLOWING:
             self._stand_s = now_s + self._timing.election_timeout_s * 0.15 * draw
+
+    def on_vote_given(self, now_s: float) -> None:
+        """Another has our vote: leave it the time to win. Source: docs/quorum.md rule 4."""
+        self.become_following()
+        self._stand_s = max(self._stand_s, now_s + self._timing.election_timeout_s * 0.5)
 
     # --- election --------------------------------------------------------------------------------------
 
@@ -229,10 +200,11 @@ class Proposer:
         """Ask everyone, without any effect on them, whether an election would be won."""
         timeout_s = self._timing.election_timeout_s
         self._stand_s = now_s + timeout_s * (0.2 + 0.3 * draw)
-        if self._log.write_lsn == INVALID_LSN and self.primary is None:
+        if not self._log.is_voter or (self._log.write_lsn == INVALID_LSN and self.primary is None):
             self.become_following()
             return
         self.role = Role.ASKING
+        self.successor = self.new_seal = None
         self.term = max(self._term_max, self._log.state.term) + 1
         self._granted = set()
         self._request_votes((*self.others, self.name), is_pre=True)
@@ -249,6 +221,8 @@ class Proposer:
     def on_vote_reply(self, name: str, message: VoteReply, now_s: float, draw: float) -> None:
         """Count a vote. Source: docs/quorum.md rules 3, 4, 6 and 8."""
         self._hear(name, message, now_s)
+        if message.generation != self._log.generation:
+            return  # What counts as a majority has changed since.
         if message.asked_term != self.term or message.is_pre != (self.role is Role.ASKING):
             return
         if self.role not in {Role.ASKING, Role.STANDING}:
@@ -279,6 +253,25 @@ class Proposer:
         elif self.name in self._granted:
             self._become_proposing(now_s)
 
+    def stand_at_once(self, now_s: float, draw: float, new_seal: Seal | None = None) -> None:
+        """Without asking first: whoever leads, perhaps ourselves, wants it so. Source: rules 25 to 27."""
+        self.become_following()
+        self.role, self.new_seal = Role.STANDING, new_seal
+        self.term = max(self._term_max, self._log.state.term) + 1
+        self._stand_s = now_s + self._timing.election_timeout_s * (0.5 + 0.5 * draw)
+        self._request_votes((self.name,), is_pre=False)
+
+    def hand_over(self, to: str, now_s: float) -> None:
+        """Take no more WAL; as soon as `to` holds all of ours, tell it to stand. Source: rule 27."""
+        self.successor = Successor(to, now_s + self._timing.election_timeout_s)
+        self._maybe_tell_successor()
+
+    def _maybe_tell_successor(self) -> None:
+        to = self.successor
+        if to and not to.is_told and self.peer(to.name).flush_lsn >= self._log.record_end_lsn:
+            self.successor = replace(to, is_told=True)
+            self._outbox.append((to.name, StandNow(self._log.generation, self.term)))
+
     def _become_proposing(self, now_s: float) -> None:
         log = self._log
         start, tli, history = log.record_end_lsn, log.state.term_history.last_tli, log.state.term_history
@@ -286,15 +279,19 @@ class Proposer:
             assert self.primary is not None
             plan = plan_first_stream(self.primary)
             start, tli = plan.start_lsn, plan.tli
+        held, seal = history.up_to(start), self.new_seal
+        if seal is None:  # A seal stays until a timeline begins there, or a term is to open the log again.
+            seal = Seal.SEALED if held.sealed_lsn else Seal.OPEN
         self.role = Role.PROPOSING
+        self.successor = self.new_seal = None
         self.term_start_lsn = start
         self.commit_lsn = INVALID_LSN
-        self.term_history = history.up_to(start).with_entry(self.term, tli, start)
+        self.term_history = held.with_entry(self.term, tli, start, seal)
         self._quorum_s = now_s
         self._commit_due_s = None
         self.told_horizon_lsn = log.horizon_lsn
         for peer in self.peers.values():
-            peer.is_streaming, peer.flush_lsn = False, INVALID_LSN
+            peer.is_streaming, peer.flush_lsn, peer.generation = False, INVALID_LSN, 0
         self._greet_elected(self.name, now_s)
         for name in self.others:
             peer = self.peer(name)
@@ -306,10 +303,11 @@ class Proposer:
     def become_following(self) -> None:
         """Propose no more; wait."""
         self.role = Role.FOLLOWING
+        self.successor = self.new_seal = None
         self._granted = set()
         self.primary = None if self._log.write_lsn else self.primary
         for peer in self.peers.values():
-            peer.is_streaming, peer.flush_lsn = False, INVALID_LSN
+            peer.is_streaming, peer.flush_lsn, peer.generation = False, INVALID_LSN, 0
 
     def step_aside(self, now_s: float, draw: float) -> None:
         """Leave it to another: no majority is in reach. Source: docs/quorum.md rule 14."""
@@ -336,11 +334,15 @@ class Proposer:
         peer = self.peer(name)
         peer.is_connected = peer.is_streaming = False
         peer.greeting = None
+        if name not in self._log.state.membership.everyone:
+            del self.peers[name]
 
     def on_wal_removed(self, name: str, why: str) -> None:
-        """WAL that a member needs is no longer on our disk: it cannot follow us."""
+        """WAL that a member needs is no longer on our disk: it cannot follow us, unless it may begin again."""
         peer = self.peer(name)
-        peer.is_streaming, peer.refused = False, why
+        peer.is_streaming = False
+        if name not in self._log.state.membership.learners:
+            peer.refused = why
 
     def on_greeting(self, name: str, message: Greeting, now_s: float) -> None:
         """A member says where its log stands: vote, or follow. Raises IdentityRefused."""
@@ -368,15 +370,18 @@ class Proposer:
             start = self._start_for(peer.greeting)
         local_start = self._log.state.local_start_lsn
         if start < local_start and self._log.write_lsn != INVALID_LSN:
-            peer.refused = f"needs WAL from {start}, our oldest is {local_start}: it stays behind"
-            return
+            if name not in self._log.state.membership.learners:
+                peer.refused = f"needs WAL from {start}, our oldest is {local_start}: it stays behind"
+                return
+            start = self._fresh_start()  # It begins again.
         self._outbox.append((name, self._elected(start)))
         if name == self.name:
             return
         # What it holds beyond there is not of this log, and will be cut.
         peer.held_lsn = min(peer.held_lsn, start)
         for tli, content in sorted(self._histories().items()):
-            self._outbox.append((name, HistoryFile(self._log.generation, self.term, tli, content)))
+            if tli <= self.term_history.last_tli:  # Others were announced, and came to nothing.
+                self._outbox.append((name, HistoryFile(self._log.generation, self.term, tli, content)))
         peer.is_streaming, peer.refused = True, ""
         peer.next_lsn = peer.write_lsn = start
         peer.told_entries = len(self.term_history.entries)
@@ -384,9 +389,10 @@ class Proposer:
 
     def _start_for(self, theirs: Greeting) -> Lsn:
         common = common_lsn(self.term_history, theirs.term_history, theirs.flush_lsn)
-        if common != INVALID_LSN:
-            return common
-        # Nothing in common: it begins where our own log does, but not with WAL that is let go already.
+        return self._fresh_start() if common == INVALID_LSN else common
+
+    def _fresh_start(self) -> Lsn:
+        """Where an empty log begins: where our own does, but not with WAL that is let go already."""
         horizon = segment_start(self._log.horizon_lsn, self.cluster.segment_size)
         return max(self._log.state.local_start_lsn, horizon) or self.term_start_lsn
 
@@ -412,11 +418,6 @@ class Proposer:
         )
 
     @property
-    def known_commit_lsn(self) -> Lsn:
-        """Committed for certain, by our counting or an earlier proposer's."""
-        return max(self.commit_lsn, self._log.commit_lsn)
-
-    @property
     def cluster(self) -> Cluster:
         """The one of our log or, before there is a log, of the primary."""
         known = self._log.state.cluster or (self.primary.cluster if self.primary else None)
@@ -436,6 +437,9 @@ class Proposer:
         # Within a term an acceptor's flush LSN only grows, so a late reply is an understatement.
         peer.flush_lsn = max(peer.flush_lsn, message.flush_lsn)
         peer.held_lsn = peer.flush_lsn
+        peer.generation = message.generation
+        if self.successor is not None:
+            self._maybe_tell_successor()
         return self._count(now_s)
 
     def _count(self, now_s: float) -> bool:
@@ -450,7 +454,8 @@ class Proposer:
         return True
 
     def _hear(self, name: str, message: Message, now_s: float) -> None:
-        self.peer(name).heard_s = now_s
+        peer = self.peer(name)
+        peer.heard_s, peer.is_stuck = now_s, False
         if not isinstance(message, _ANSWERS):
             raise MessageRefused("not a message to a proposer", peer=name, kind=type(message).__name__)
         self._term_max = max(self._term_max, message.term)
@@ -486,6 +491,8 @@ class Proposer:
             history=known,
             local_start_lsn=state.local_start_lsn,
             end_lsn=self._log.record_end_lsn,
+            last_record_lsn=self._log.last_record_lsn,
+            is_sealed=self.term_history.sealed_lsn != INVALID_LSN,
         )
         if primary.tli == tli and primary.history and not known:
             self._send_history(tli, primary.history)
@@ -534,15 +541,12 @@ class Proposer:
 
     def horizon_lsn(self) -> Lsn:
         """Below this nobody needs WAL any more. Source: docs/quorum.md rule 18."""
-        needed = [self.peer(name).held_lsn for name in self.others]
-        needed += [self._log.commit_lsn]
-        furthest: dict[str, Lsn] = {}
-        # Of ourselves, what is so now: our own last reply may be old.
-        for slots in (self._log.slots, *(self.peer(name).slots for name in self.others)):
-            for slot in slots:
-                # One consumer may have left its slot on several members.
-                furthest[slot.name] = max(furthest.get(slot.name, INVALID_LSN), slot.flush_lsn)
-        return max(self._log.horizon_lsn, min((*needed, *furthest.values())))
+        unheeded = unheeded_learners(self._log, self._silent_learners)
+        needed = [self.peer(name).held_lsn for name in self.others if name not in unheeded]
+        slots = [self.peer(name).slots for name in self.others]
+        return max(
+            self._log.horizon_lsn, needed_lsn([*needed, self._log.commit_lsn], [self._log.slots, *slots])
+        )
 
     def _send_range(self, name: str, peer: Peer, end_lsn: Lsn, now_s: float) -> None:
         wal = WalRange(

@@ -1,11 +1,15 @@
 """ControlState: what an acceptor keeps in its control file, and its form as bytes."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 from walproxy.quorum.coding import Reader, Writer
+from walproxy.quorum.errors import MessageMalformed
 from walproxy.quorum.membership import Membership
 from walproxy.quorum.terms import TermHistory
 from walproxy.wire.lsn import INVALID_LSN, Lsn
+
+_SEGMENT_SIZES: Final = frozenset(1 << power for power in range(20, 31))  # What initdb takes: 1 MB to 1 GB.
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,34 @@ class ControlState:
         return max(self.commit_lsn, self.local_start_lsn)
 
 
-_FORM = 1
+def with_membership(ours: ControlState, membership: Membership) -> ControlState:
+    """The state with another membership, and the node ids that go with it."""
+    peer_ids = dict(ours.peer_ids)
+    for name in membership.everyone:
+        contact = membership.contact(name)
+        if contact is not None and contact.node_id:
+            peer_ids[name] = contact.node_id
+        elif name not in ours.membership.everyone:
+            peer_ids.pop(name, None)
+    peer_ids.pop(ours.name, None)
+    return replace(ours, membership=membership, peer_ids=tuple(sorted(peer_ids.items())))
+
+
+def may_adopt(ours: ControlState, peer: str, peer_id: bytes, theirs: Membership) -> bool:
+    """Whether that peer may tell us of a newer membership. Source: docs/quorum.md rule 19."""
+    mine = theirs.contact(ours.name)
+    if mine is not None and mine.node_id:
+        if mine.node_id == ours.node_id:
+            return True  # Whoever gave it out has met us.
+    elif not ours.membership.generation:
+        return ours.name in theirs.everyone
+    known = dict(ours.peer_ids).get(peer, peer_id)
+    return peer in ours.membership.everyone and known == peer_id
+
+
+_FORM = 3
+_FORM_WITHOUT_SEALS = 1
+_FORM_WITHOUT_CONTACTS = 2  # Of before members had more than names.
 
 
 def encode_control(state: ControlState) -> bytes:
@@ -70,7 +101,7 @@ def encode_control(state: ControlState) -> bytes:
     out.u16(len(state.peer_ids))
     for name, node_id in state.peer_ids:
         out.text(name).blob(node_id)
-    return out.done()
+    return out.membership_rest(state.membership).done()
 
 
 def decode_control(payload: bytes) -> ControlState:
@@ -81,14 +112,15 @@ def decode_control(payload: bytes) -> ControlState:
         version.
     """
     data = Reader(payload)
-    data.expect(data.u8() == _FORM, "unknown form of control state")
+    form = data.u8()
+    data.expect(form in {_FORM, _FORM_WITHOUT_CONTACTS, _FORM_WITHOUT_SEALS}, "unknown form of control state")
     state = ControlState(
         name=data.text(),
         node_id=data.blob(),
         membership=data.membership(),
-        term=data.u64(),
+        term=data.term(),
         voted_for=data.text(),
-        term_history=data.terms(),
+        term_history=data.terms(with_seals=form != _FORM_WITHOUT_SEALS),
         truncating_to_lsn=data.lsn(),
         cluster=read_cluster(data),
         log_start_lsn=data.lsn(),
@@ -97,6 +129,8 @@ def decode_control(payload: bytes) -> ControlState:
         horizon_lsn=data.lsn(),
         peer_ids=tuple((data.text(), data.blob()) for _ in range(data.u16())),
     )
+    if form == _FORM:
+        state = replace(state, membership=data.membership_rest(state.membership))
     data.end()
     return state
 
@@ -111,3 +145,15 @@ def read_cluster(data: Reader) -> Cluster | None:
     """What `put_cluster` wrote."""
     cluster = Cluster(data.u64(), data.u32(), data.u16())
     return cluster if cluster.system_id else None
+
+
+def check_segment_size(cluster: Cluster | None) -> None:
+    """Refuse a cluster whose segments have a size that Postgres has not. Source: docs/quorum.md rule 15.
+
+    For what comes in from outside: the core itself counts in segments of any size, as its tests do.
+
+    Raises:
+        MessageMalformed
+    """
+    if cluster is not None and cluster.segment_size not in _SEGMENT_SIZES:
+        raise MessageMalformed("segment size is impossible", segment_size=cluster.segment_size)

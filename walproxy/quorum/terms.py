@@ -1,9 +1,17 @@
 """TermHistory: which term, on which Postgres timeline, wrote the log from which LSN on."""
 
+import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from walproxy.wire.lsn import INVALID_LSN, Lsn
+
+
+class Seal(enum.IntEnum):
+    """What a term makes of the end of the log that it begins with. Source: docs/quorum.md rule 25."""
+
+    OPEN = 0  # The log goes on.
+    SEALED = 1  # The log ends here, until another timeline begins here or a term opens it again.
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -13,6 +21,7 @@ class TermEntry:
     term: int
     tli: int
     start_lsn: Lsn
+    seal: Seal = Seal.OPEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +32,8 @@ class TermHistory:
     record of
     length zero at its `start_lsn`: a log that ends exactly there holds it. Source: docs/quorum.md rule 5.
 
-    Invariant: (term, tli) rises strictly and start_lsn never falls from one entry to the next.
+    Invariant: (term, tli) rises strictly and start_lsn never falls from one entry to the next; what follows
+    a seal begins where it stands.
     """
 
     entries: tuple[TermEntry, ...] = ()
@@ -34,6 +44,8 @@ class TermHistory:
                 (before.term, before.tli) < (after.term, after.tli) and before.start_lsn <= after.start_lsn
             ):
                 raise ValueError(f"term history out of order: {before} then {after}")
+            if before.seal and after.start_lsn != before.start_lsn:
+                raise ValueError(f"term history goes on behind a seal: {before} then {after}")
         if any(entry.term < 1 or entry.tli < 1 or entry.start_lsn < 1 for entry in self.entries):
             raise ValueError("term history holds a zero")
 
@@ -55,6 +67,11 @@ class TermHistory:
     def last_start_lsn(self) -> Lsn:
         return self.entries[-1].start_lsn if self.entries else INVALID_LSN
 
+    @property
+    def sealed_lsn(self) -> Lsn:
+        """Where the log ends for good; INVALID_LSN if it goes on."""
+        return self.entries[-1].start_lsn if self.entries and self.entries[-1].seal else INVALID_LSN
+
     def term_start_lsn(self, term: int) -> Lsn:
         """Where that term began to write; INVALID_LSN if it is not here."""
         return next((entry.start_lsn for entry in self.entries if entry.term == term), INVALID_LSN)
@@ -71,8 +88,8 @@ class TermHistory:
                 tli = entry.tli
         return tli
 
-    def with_entry(self, term: int, tli: int, start_lsn: int) -> "TermHistory":
-        return TermHistory((*self.entries, TermEntry(term, tli, Lsn(start_lsn))))
+    def with_entry(self, term: int, tli: int, start_lsn: int, seal: Seal = Seal.OPEN) -> "TermHistory":
+        return TermHistory((*self.entries, TermEntry(term, tli, Lsn(start_lsn), seal)))
 
     def extends(self, older: "TermHistory") -> bool:
         """True if `older` is the beginning of this one."""

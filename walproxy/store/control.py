@@ -5,14 +5,13 @@ from typing import Final
 
 from walproxy.errors import DataDamaged
 from walproxy.quorum.errors import MessageMalformed
-from walproxy.quorum.state import ControlState, decode_control, encode_control
+from walproxy.quorum.state import ControlState, check_segment_size, decode_control, encode_control
 from walproxy.store.sealed import SealedFile
 
 # It cannot be rebuilt under its name, nor go on from an older copy. Source: docs/quorum.md rule 2.
 ADVICE: Final = (
-    "leave this node stopped and keep its data directory: under its name it cannot come back with an empty one, "
-    "and must not with an older copy; the group goes on while a majority of all nodes is well, and a new group "
-    "has all members again: see 'When a node loses its data' in the README"
+    "leave this node stopped and keep its data directory: under its name it cannot come back with an older copy; "
+    "with an empty one it comes back by `walproxy member replace`: see 'When a node loses its data' in the README"
 )
 
 
@@ -36,9 +35,11 @@ class ControlFile:
                 raise DataDamaged(f"{self._file.path} is missing, but there is WAL beside it; {ADVICE}")
             return None
         try:
-            return decode_control(payload)
+            state = decode_control(payload)
+            check_segment_size(state.cluster)
         except MessageMalformed as error:
             raise DataDamaged(f"{self._file.path} is damaged: {error}; {ADVICE}") from error
+        return state
 
     def save(self, state: ControlState) -> None:
         """Replace the file. Durable when it returns. Raises Poisoned."""

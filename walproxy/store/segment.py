@@ -37,7 +37,8 @@ class SegmentDirectory:
         self.complete: set[SegmentId] = set()
         self._maker = ThreadPoolExecutor(1, thread_name_prefix="segment-maker")
         self._spare: Future[None] | None = None
-        self._has_new_names = False
+        # Whoever gave the files their names may have ended before the names were durable.
+        self.has_new_names = True
         for file in sorted(path.iterdir()):
             self._take_in(file)
 
@@ -58,7 +59,8 @@ class SegmentDirectory:
 
     @property
     def size_bytes(self) -> int:
-        count = len(self.partial) + len(self.complete) + (self._spare is not None)
+        """Of all segments, each once, and of the file made ahead."""
+        count = len({segment.start_lsn for segment in self.ids()}) + (self._spare is not None)
         return count * self.segment_size
 
     def ids(self) -> list[SegmentId]:
@@ -91,7 +93,7 @@ class SegmentDirectory:
         name = segment_name(segment.tli, segment.start_lsn, self.segment_size) + PARTIAL
         (self.path / _SPARE).rename(self.path / name)
         self.partial.add(segment)
-        self._has_new_names = True
+        self.has_new_names = True
 
     def prepare(self) -> None:
         """Begin to make the file that will be needed next."""
@@ -112,7 +114,7 @@ class SegmentDirectory:
         # Both sets name it for a moment, so that a reader finds it under the one name or the other.
         self.complete.add(segment)
         self.partial.discard(segment)
-        self._has_new_names = True
+        self.has_new_names = True
 
     def reopen(self, segment: SegmentId) -> None:
         """Make a complete segment partial again. Durable when it returns, so that its end may be cleared."""
@@ -126,13 +128,13 @@ class SegmentDirectory:
         self.file(segment).unlink(missing_ok=True)
         self.partial.discard(segment)
         self.complete.discard(segment)
-        self._has_new_names = True
+        self.has_new_names = True
 
     def sync_names(self) -> None:
         """Make new and changed names durable."""
-        if self._has_new_names:
+        if self.has_new_names:
             # Cleared first: a name that changes while we sync has to wait for the next one.
-            self._has_new_names = False
+            self.has_new_names = False
             sync_directory(self.path)
 
 
@@ -143,11 +145,11 @@ def write_all(fd: int, data: memoryview, offset: int) -> None:
         data = data[written:]
 
 
-def clear(fd: int, start: int, end: int) -> None:
-    """Put zeros where anything else stands."""
+def clear(fd: int, start: int, end: int, *, anew: bool = False) -> None:
+    """Put zeros where anything else stands; ``anew``, everywhere."""
     while start < end:
         found = os.pread(fd, min(len(_ZEROS), end - start), start)
         size = len(found) or min(len(_ZEROS), end - start)
-        if found != _ZEROS[:size]:
+        if anew or found != _ZEROS[:size]:
             write_all(fd, memoryview(_ZEROS)[:size], start)
         start += size

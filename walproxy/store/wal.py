@@ -9,7 +9,7 @@ from typing import Final
 
 from walcore._native import WalScanner
 from walproxy.errors import DataDamaged, Poisoned, WalFull, WalRemoved
-from walproxy.ports import EndOfWal
+from walproxy.ports import EndOfWal, LentFile
 from walproxy.quorum.state import Cluster
 from walproxy.quorum.terms import TermHistory
 from walproxy.store.control import ADVICE
@@ -29,7 +29,8 @@ class SegmentStore:
 
     Args:
         data_dir: made if missing.
-        size_bytes_max: the space that segment files may take, the one made ahead included.
+        size_bytes_max: the space that segments may take, the one made ahead included. Of a segment
+            that more than one timeline wrote to, one file counts: a turn of the timeline always fits.
     """
 
     def __init__(self, data_dir: Path, *, size_bytes_max: int) -> None:
@@ -69,8 +70,10 @@ class SegmentStore:
         if self._files is None:
             return Lsn(self._size_bytes_max)
         size, held = self._files.segment_size, self._files.ids()
+        first_lsn = held[0].start_lsn if held else self._start_lsn
         end_lsn = held[-1].start_lsn + size if held else self._start_lsn
-        return Lsn(end_lsn + max(0, self._size_bytes_max // size - len(held) - 1) * size)
+        # The last one that fits is the one made ahead.
+        return Lsn(max(end_lsn, first_lsn + (self._size_bytes_max // size - 1) * size))
 
     # --- the beginning and the end ------------------------------------------------------------------------
 
@@ -118,6 +121,7 @@ class SegmentStore:
             if scanner.major not in {0, cluster.major}:
                 raise self._damaged("WAL is of another major", major=scanner.major, wanted=cluster.major)
             end_lsn = Lsn(max(scanner.record_end_lsn, from_lsn))
+            self._write_again(log, from_lsn, end_lsn)
             self._settle(log, end_lsn)
         return EndOfWal(end_lsn, Lsn(scanner.last_record_lsn), reason or "no more segments")
 
@@ -183,6 +187,29 @@ class SegmentStore:
                 break
         return None
 
+    def _write_again(self, log: Sequence[SegmentId], from_lsn: Lsn, end_lsn: Lsn) -> None:
+        """Write what was read above ``from_lsn`` as if it were new.
+
+        Where writing back has failed once, the page cache shows what the disk never got, and counts it as clean:
+        no sync writes it any more (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
+        """
+        assert self._files is not None
+        for segment in log:
+            at = max(from_lsn, segment.start_lsn)
+            end = min(end_lsn, segment.start_lsn + self._files.segment_size)
+            if at >= end:
+                continue
+            fd = os.open(self._files.file(segment), os.O_RDWR)
+            try:
+                while at < end:
+                    offset = at - segment.start_lsn
+                    wal = os.pread(fd, min(_SCAN_BYTES, end - at), offset)
+                    write_all(fd, memoryview(wal), offset)
+                    at = Lsn(at + len(wal))
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
+
     def _settle(self, log: Sequence[SegmentId], end_lsn: Lsn) -> None:
         """Make the files say that the log is ``log`` up to ``end_lsn``, and nothing else."""
         assert self._files is not None
@@ -194,10 +221,13 @@ class SegmentStore:
         for segment in log:
             if segment in self._files.partial and segment.start_lsn + self._files.segment_size <= end_lsn:
                 self._files.finish(segment)
-        self._cut(end_lsn)
+        self._cut(end_lsn, anew=True)
 
-    def _cut(self, lsn: Lsn) -> None:
-        """Remove what lies after ``lsn``; may be repeated after a crash at any point of it."""
+    def _cut(self, lsn: Lsn, *, anew: bool = False) -> None:
+        """Remove what lies after ``lsn``; may be repeated after a crash at any point of it.
+
+        ``anew`` writes zeros also where they are read: the disk may have others, as at `_write_again`.
+        """
         assert self._files is not None
         files = self._files
         self._close_descriptors()
@@ -215,7 +245,7 @@ class SegmentStore:
             if segment.start_lsn + files.segment_size > lsn:
                 fd = files.open_to_write(segment)
                 try:
-                    clear(fd, max(lsn - segment.start_lsn, 0), files.segment_size)
+                    clear(fd, max(lsn - segment.start_lsn, 0), files.segment_size, anew=anew)
                     os.fdatasync(fd)
                 finally:
                     os.close(fd)
@@ -244,7 +274,7 @@ class SegmentStore:
                     self._full.append(self._open)
                     self._open = None
         except OSError as error:
-            raise self._poisoned(error) from error
+            raise self.poisoned(error) from error
 
     def sync(self) -> None:
         """Make everything written durable. Raises Poisoned."""
@@ -262,7 +292,28 @@ class SegmentStore:
             if self._files is not None:
                 self._files.sync_names()
         except OSError as error:
-            raise self._poisoned(error) from error
+            raise self.poisoned(error) from error
+
+    def lend(self, tli: int) -> LentFile | None:
+        """The file that is being written to, for a writer elsewhere; None if anything waits for a sync."""
+        if self._is_poisoned or self._open is None or self._full or self._files is None:
+            return None
+        segment, fd = self._open
+        if segment.tli != tli or self._files.has_new_names:
+            return None
+        return LentFile(fd, segment.start_lsn, Lsn(segment.start_lsn + self._files.segment_size))
+
+    def on_written(self, lsn: Lsn) -> None:
+        """The writer elsewhere has written and synced up to there."""
+        assert self._open is not None
+        assert self._files is not None
+        assert self._write_lsn <= lsn < self._open[0].start_lsn + self._files.segment_size
+        self._write_lsn = lsn
+
+    def poisoned(self, error: OSError) -> Poisoned:
+        """A failed write or sync is never tried again: what the kernel kept of it nobody knows."""
+        self._is_poisoned = True
+        return Poisoned("a write or sync of WAL failed", directory=self._path, error=error)
 
     def _turn_to(self, segment: SegmentId) -> None:
         """Go on writing in another file."""
@@ -274,18 +325,15 @@ class SegmentStore:
             os.fdatasync(fd)
             os.close(fd)
         is_new = segment not in files.partial and segment not in files.complete
-        if is_new:
-            # This file, and the one that is made ahead while it fills. `room_end_lsn` says the same.
-            wanted = (len(files.ids()) + 2) * files.segment_size
-            if wanted > self._size_bytes_max:
-                raise WalFull(
-                    "no room for more WAL: let the consumer that holds it go on, drop its slot, or raise "
-                    "max_wal_size_bytes",
-                    max_wal_size_bytes=self._size_bytes_max,
-                    wanted_bytes=wanted,
-                    start_lsn=self._start_lsn,
-                    write_lsn=self._write_lsn,
-                )
+        if is_new and segment.start_lsn + files.segment_size > self.room_end_lsn:
+            raise WalFull(
+                "no room for more WAL: let the consumer that holds it go on, drop its slot, or raise "
+                "max_wal_size_bytes",
+                max_wal_size_bytes=self._size_bytes_max,
+                room_end_lsn=self.room_end_lsn,
+                start_lsn=self._start_lsn,
+                write_lsn=self._write_lsn,
+            )
         before = self.read(segment.start_lsn, self._write_lsn - segment.start_lsn) if is_new else b""
         fd = files.open_to_write(segment)
         try:
@@ -380,16 +428,11 @@ class SegmentStore:
 
     @contextlib.contextmanager
     def _poisoning(self) -> Iterator[None]:
-        """As `_poisoned`, for what need not be quick."""
+        """As `poisoned`, for what need not be quick."""
         try:
             yield
         except OSError as error:
-            raise self._poisoned(error) from error
-
-    def _poisoned(self, error: OSError) -> Poisoned:
-        """A failed write or sync is never tried again: what the kernel kept of it nobody knows."""
-        self._is_poisoned = True
-        return Poisoned("a write or sync of WAL failed", directory=self._path, error=error)
+            raise self.poisoned(error) from error
 
     def _close_descriptors(self) -> None:
         for _, fd in [*self._full, *([self._open] if self._open else [])]:

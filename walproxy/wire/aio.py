@@ -170,6 +170,7 @@ class Connection:
         self._transport = writer.transport
         self._frames = FrameBuffer(length_max=FRAME_BYTES_MAX)
         self._out = bytearray()
+        self._received: Callable[[bytes], None] | None = None  # While diverted: who takes what comes.
         self.pid = pid
         self.cancel_key = b""
         self.startup = Startup(0, {})
@@ -230,17 +231,37 @@ class Connection:
                     failed.set_exception(error)
 
         received(b"")
+        self._received = received
         self._reader.divert(received)
         gone = asyncio.create_task(self._reader.read(1))
         both: set[asyncio.Future[Any]] = {gone, failed}
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._received = None
             self._reader.divert(None)
             gone.cancel()
         if failed.done():
             failed.result()
         raise ConnectionResetError("client closed the connection")
+
+    def lend(self) -> tuple[int, bytes] | None:
+        """Let another read and write the socket. See ``walproxy.lane.Lendable``."""
+        waits = self._out or self._transport.get_write_buffer_size()
+        if waits or self._received is None or not self._transport.is_reading():
+            return None
+        self._transport.pause_reading()
+        return self._writer.get_extra_info("socket").fileno(), self._frames.take_rest()
+
+    def take_back(self, rest: bytes, unsent: bytes) -> None:
+        """Read again, `rest` first, and send `unsent`."""
+        if self._transport.is_closing() or self._received is None:
+            return
+        if unsent:
+            self._writer.write(unsent)
+        self.resume()
+        # Before what the socket has: that is only looked at after what is called soon.
+        asyncio.get_running_loop().call_soon(self._received, rest)
 
     def pause(self) -> None:
         """Read no more until `resume`."""
@@ -295,6 +316,7 @@ class CopyStream:
     def __init__(self, connection: Connection, writer: asyncio.StreamWriter) -> None:
         self._connection = connection
         self._writer = writer
+        self.lend, self.take_back = connection.lend, connection.take_back
         self._is_done = False
 
     async def receive(self) -> bytes | None:
@@ -556,12 +578,12 @@ async def _bind(
         return asyncio.StreamReaderProtocol(reader, lambda _, writer: accepted(reader, writer), loop=loop)
 
     if address.path:
-        _remove_stale(address.path)
+        remove_stale(address.path)
         return await loop.create_unix_server(new, address.path, start_serving=False)
     return await loop.create_server(new, address.host, address.port, start_serving=False)
 
 
-def _remove_stale(path: str) -> None:
+def remove_stale(path: str) -> None:
     """Remove the socket that a killed process left; asyncio would remove a living one too."""
     try:
         if not stat.S_ISSOCK(Path(path).stat().st_mode):

@@ -30,6 +30,12 @@ class FrameBuffer:
     def feed(self, data: bytes) -> None:
         self._data += data
 
+    def take_rest(self) -> bytes:
+        """All that was fed and is not taken yet; it is gone from here."""
+        rest = bytes(self._data)
+        self._data.clear()
+        return rest
+
     def next_frame(self) -> Frame | None:
         """Take the next whole frame, or return None until more is fed.
 

@@ -11,8 +11,9 @@ connection.close()
 """
 
 import asyncio
+import contextlib
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Self
 
 import psycopg
@@ -67,9 +68,13 @@ class CopyBoth:
         added = {"application_name": application_name}
         if replication:
             added["replication"] = "true"
-        if options:
-            added["options"] = f"{conninfo_to_dict(conninfo).get('options') or ''} {options}".strip()
-        pgconn = pq.PGconn.connect_start(make_conninfo(conninfo, **added).encode())
+        try:
+            if options:
+                added["options"] = f"{conninfo_to_dict(conninfo).get('options') or ''} {options}".strip()
+            parameters = make_conninfo(conninfo, **added).encode()
+        except psycopg.Error as error:
+            raise ConnectFailed("the connection string cannot be read", why=str(error).strip()) from error
+        pgconn = pq.PGconn.connect_start(parameters)
         try:
             async with asyncio.timeout(timeout_s):
                 await _connected(pgconn)
@@ -104,7 +109,8 @@ class CopyBoth:
             ConnectFailed: the connection is lost.
         """
         self._check_copy(wanted=False)
-        self._pgconn.send_query(sql.encode())
+        with self._noticing_loss():
+            self._pgconn.send_query(sql.encode())
         return await self._results()
 
     async def start(self, command: str) -> list[Row]:
@@ -115,7 +121,8 @@ class CopyBoth:
             once instead: next timeline and where it begins.
         """
         self._check_copy(wanted=False)
-        self._pgconn.send_query(command.encode())
+        with self._noticing_loss():
+            self._pgconn.send_query(command.encode())
         await self.flush()
         try:
             result = await self._result()
@@ -216,14 +223,17 @@ class CopyBoth:
 
         Raises:
             SqlError: what the server ended the copy with.
+            ConnectFailed: the connection is lost.
         """
-        self._pgconn.put_copy_end()
+        with self._noticing_loss():
+            self._pgconn.put_copy_end()
         await self.flush()
         while self._copy is _Copy.RUNNING:
             if self.receive_ready() is None and self._copy is _Copy.RUNNING:
                 await self._readable()
-        self._copy = _Copy.NONE
-        return await self._results()
+        rows = await self._results()
+        self._copy = _Copy.NONE  # Not before: meanwhile what is sent goes nowhere, and is no error.
+        return rows
 
     def send(self, data: bytes) -> None:
         """Queue one CopyData; it goes out when the socket takes it, or nowhere once the server has ended.
@@ -241,8 +251,9 @@ class CopyBoth:
             raise self._lost() from error
 
     async def flush(self) -> None:
-        """Wait until all that was queued is with the kernel."""
-        self._push()
+        """Wait until all that was queued is with the kernel. Raises ConnectFailed."""
+        with self._noticing_loss():
+            self._push()
         if self._flushed is not None:
             await asyncio.shield(self._flushed)
 
@@ -269,7 +280,9 @@ class CopyBoth:
 
     def _detach(self) -> None:
         """Look at the socket no more: its number may belong to another connection soon."""
-        self.pause()
+        # Closed already, and written to as well as read: asyncio cannot drop the one and keep the other.
+        with contextlib.suppress(OSError):
+            self.pause()
         self._stop_writing()
         self._fd = -1
 
@@ -338,6 +351,14 @@ class CopyBoth:
             detail=field(pq.DiagnosticField.MESSAGE_DETAIL) or None,
             hint=field(pq.DiagnosticField.MESSAGE_HINT) or None,
         )
+
+    @contextlib.contextmanager
+    def _noticing_loss(self) -> Iterator[None]:
+        """What libpq refuses to do on a connection, it refuses because that is lost. Too dear for each message."""
+        try:
+            yield
+        except psycopg.Error as error:
+            raise self._lost() from error
 
     def _lost(self) -> ConnectFailed:
         """The connection is lost: also whoever pumps is told."""

@@ -12,7 +12,7 @@ use pyo3::types::PyBytes;
 use walcore::describe::{Dump, Filter, Form, Stats, Zone};
 use walcore::page::PageBuf;
 use walcore::version::Major;
-use walcore::wal::span::{self, Place, WalAt};
+use walcore::wal::span::{Place, WalAt};
 use walcore::wal::{BlockTag, Fork, RelTag};
 use walcore::{Lsn, rmgr};
 
@@ -28,6 +28,7 @@ struct State {
     place: Place,
     left: u64,
     shown: u64,
+    shown_start: Option<Lsn>,
     shown_end: Lsn,
     major: Option<Major>,
     totals: Stats,
@@ -114,7 +115,7 @@ impl State {
     fn read(&mut self, dump: &Dump, wal: &Segments, length: u64, output: &mut Output) -> std::io::Result<()> {
         let all = wal.start.saturating_add(wal.size.saturating_mul(wal.opened.len() as u64));
         let end = all.min(self.place.end_of_span(Lsn(self.place.next.0.saturating_add(length))).0);
-        let Self { place, left, shown, shown_end, major, totals, images, spare } = self;
+        let Self { place, left, shown, shown_start, shown_end, major, totals, images, spare } = self;
         let mut written = Ok(());
         while *left > 0 && place.next.0 < end && place.failed.is_none() && !place.done() && written.is_ok() {
             let before = place.next;
@@ -128,10 +129,11 @@ impl State {
                 length
             };
             let to = place.end_of_span(Lsn(before.0.saturating_add(round - 1))).0.min(end);
-            let make = || dump.begin(limit, lock(spare).pop().unwrap_or_default());
-            span::read(wal, place, Lsn(to), make, |dumped| {
+            let buffer = || lock(spare).pop().unwrap_or_default();
+            dump.read(wal, place, Lsn(to), limit, &buffer, &mut |dumped| {
                 *left -= if limit == u64::MAX { 0 } else { dumped.shown };
                 *shown += dumped.shown;
+                *shown_start = shown_start.or(dumped.start);
                 *shown_end = dumped.end.max(*shown_end);
                 *major = dumped.major.or(*major);
                 if let Some(more) = &dumped.totals {
@@ -198,6 +200,7 @@ impl WalDump {
             place: Place::new(Lsn(start_lsn), span_len.min(segment_size), until_lsn.map(Lsn)),
             left: limit.unwrap_or(u64::MAX),
             shown: 0,
+            shown_start: None,
             shown_end: Lsn::INVALID,
             major: None,
             totals: Stats::default(),
@@ -274,6 +277,11 @@ impl WalDump {
     #[getter]
     fn shown(&self) -> u64 {
         self.lock().shown
+    }
+
+    #[getter]
+    fn shown_start_lsn(&self) -> u64 {
+        self.lock().shown_start.unwrap_or_default().0
     }
 
     #[getter]

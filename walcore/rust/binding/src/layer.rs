@@ -69,7 +69,7 @@ impl Ingest {
         let ingest = ingest::Ingest::new(Lsn(start_lsn), segment_size, system_id, major, state)
             .map_err(|e| PyValueError::new_err(e.to_string()))?;
         Ok(Self {
-            inner: Mutex::new(Inner { ingest, tally: Tally::default() }),
+            inner: Mutex::new(Inner { ingest, tally: Tally::new(true) }),
             received: AtomicU64::new(start_lsn),
             ingested: AtomicU64::new(start_lsn),
         })

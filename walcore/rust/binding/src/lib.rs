@@ -10,6 +10,7 @@ mod error;
 mod explain;
 mod files;
 mod inspect;
+mod lane;
 mod layer;
 mod map;
 mod read;
@@ -44,5 +45,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<layer::Layer>()?;
     module.add_class::<layer::BaseWriter>()?;
     module.add_class::<read::Reader>()?;
+    module.add_class::<lane::FollowLane>()?;
+    module.add_function(wrap_pyfunction!(lane::judge_append, module)?)?;
+    module.add_function(wrap_pyfunction!(lane::held_lsn, module)?)?;
     Ok(())
 }

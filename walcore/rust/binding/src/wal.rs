@@ -22,21 +22,27 @@ struct Scan {
 }
 
 /// What is counted and noticed while records go by.
-#[derive(Default)]
 pub struct Tally {
     /// How many, how large.
     pub counts: Counts,
     /// Start and end of the records that change the state of the server, and what they say.
     pub events: Vec<(Lsn, Lsn, Event)>,
+    /// False if nobody takes the events: they are checked and forgotten.
+    keeps_events: bool,
 }
 
 impl Tally {
+    /// Nothing seen yet.
+    pub fn new(keeps_events: bool) -> Self {
+        Self { counts: Counts::default(), events: Vec::new(), keeps_events }
+    }
+
     /// Takes one record into account.
     pub fn add(&mut self, raw: &RawRecord<'_>) -> Result<(), WalError> {
         self.counts.add(raw)?;
         if Event::is_event(&raw.header) {
             let event = Event::decode(&raw.decode()?, raw.major)?;
-            self.events.extend(event.map(|event| (raw.start, raw.end, event)));
+            self.events.extend(event.filter(|_| self.keeps_events).map(|event| (raw.start, raw.end, event)));
         }
         Ok(())
     }
@@ -50,6 +56,17 @@ impl Scan {
 }
 
 impl WalScanner {
+    /// Takes the next bytes.
+    pub fn take(&self, wal: &[u8]) -> Result<(), WalError> {
+        self.lock().feed(wal)
+    }
+
+    /// End of the last whole record, and its start.
+    pub fn last_record(&self) -> (Lsn, Option<Lsn>) {
+        let scan = self.lock();
+        (scan.stream.record_end(), scan.stream.last_record())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Scan> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -58,8 +75,15 @@ impl WalScanner {
 #[pymethods]
 impl WalScanner {
     #[new]
-    #[pyo3(signature = (start_lsn, *, segment_size, system_id = 0, prev_lsn = 0, major = 0))]
-    fn new(start_lsn: u64, segment_size: u64, system_id: u64, prev_lsn: u64, major: u8) -> PyResult<Self> {
+    #[pyo3(signature = (start_lsn, *, segment_size, system_id = 0, prev_lsn = 0, major = 0, events = false))]
+    fn new(
+        start_lsn: u64,
+        segment_size: u64,
+        system_id: u64,
+        prev_lsn: u64,
+        major: u8,
+        events: bool,
+    ) -> PyResult<Self> {
         let known = |n: u64| Some(n).filter(|n| *n != 0);
         let prev = known(prev_lsn).map(Lsn);
         let mut stream = WalStream::new(Lsn(start_lsn), segment_size, known(system_id), prev)
@@ -68,7 +92,7 @@ impl WalScanner {
             let unknown = || PyValueError::new_err(format!("no such major version: major={major}"));
             stream = stream.of_major(Major::from_number(major).ok_or_else(unknown)?);
         }
-        Ok(Self(Mutex::new(Scan { stream, tally: Tally::default() })))
+        Ok(Self(Mutex::new(Scan { stream, tally: Tally::new(events) })))
     }
 
     fn feed(&self, py: Python<'_>, wal: &[u8]) -> PyResult<()> {

@@ -6,6 +6,7 @@ pub mod check;
 pub mod describe;
 pub mod explain;
 pub mod ingest;
+pub mod lane;
 pub mod layer;
 pub mod lsn;
 pub mod mask;

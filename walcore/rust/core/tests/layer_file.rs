@@ -97,6 +97,23 @@ fn every_flipped_bit_is_seen() {
 }
 
 #[test]
+fn entries_out_of_order_are_damage() {
+    let entry = |lsn| (page(1), Lsn(lsn), Value::Image(PageImage::Lz4(b"a page")));
+    let mut bytes = written(&vec![entry(0x600), entry(0x500)]);
+    assert_eq!(LayerFile::open(&bytes).unwrap().check(), Ok(()));
+
+    // The second entry shares 25 bytes with the first; then come two of its LSN, inverted: 0x500 becomes 0x700.
+    let at = bytes.windows(3).position(|w| w == [25, 0xFA, 0xFF]).unwrap();
+    bytes[at + 1] = 0xF8;
+    let end = LayerFile::open(&bytes).unwrap().footer().index_offset as usize;
+    let crc = walcore::crc32c(0, &bytes[48..end - 4]);
+    bytes[end - 4..end].copy_from_slice(&crc.to_le_bytes());
+
+    let error = LayerFile::open(&bytes).unwrap().check().unwrap_err();
+    assert!(matches!(error, LayerError::Malformed { what: "order of entries", .. }), "{error}");
+}
+
+#[test]
 fn damage_in_one_block_leaves_the_others_readable() {
     let entries: Entries = (0..20_000).map(|blkno| (page(blkno), Lsn(0x1000), touch(1))).collect();
     let mut bytes = written(&entries);

@@ -34,6 +34,7 @@ impl Stats {
     /// As [`image_bytes`].
     ///
     /// Source: `XLogRecStoreStats` in `src/backend/access/transam/xlogstats.c`.
+    #[inline]
     pub fn add(&mut self, raw: &RawRecord<'_>) -> Result<(), WalError> {
         let fpi_len = image_bytes(raw.start, raw.bytes)?;
         let header = &raw.header;

@@ -206,14 +206,20 @@ impl<B: AsRef<[u8]>> LayerFile<B> {
         Scan { file: self, next_block: 0, from: [0; POSITION_LEN], block: None }
     }
 
-    /// Reads and checks every block.
+    /// Reads and checks every block, and that the entries stand in order: reading searches by it.
     ///
     /// # Errors
     /// The first damage found.
     pub fn check(&self) -> Result<(), LayerError> {
         let mut entries = 0;
+        let mut last = None;
         for entry in self.scan_all() {
-            entry?;
+            let entry = entry?;
+            let position = encode_position(&entry.key, entry.lsn);
+            if last.is_some_and(|last| last >= position) {
+                return Err(LayerError::Malformed { what: "order of entries", offset: HEADER_LEN as u64 });
+            }
+            last = Some(position);
             entries += 1;
         }
         if entries == self.footer.entries {

@@ -9,6 +9,7 @@ mod pglz;
 pub mod record;
 pub mod span;
 pub mod stitch;
+pub mod walk;
 
 pub use blockref::{BlockRef, BlockTag, Fork, RelTag};
 pub use error::WalError;

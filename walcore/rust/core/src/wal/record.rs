@@ -177,6 +177,7 @@ pub fn fragments(
 ///
 /// # Errors
 /// As [`fragments`].
+#[inline]
 pub fn image_bytes(start: Lsn, bytes: &[u8]) -> Result<u32, WalError> {
     if let Some(len) = image_bytes_of_good(bytes.get(RecordHeader::LEN..).unwrap_or_default()) {
         return Ok(len);

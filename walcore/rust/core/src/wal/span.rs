@@ -5,6 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::page::{PAGE_LEN, PageHeader};
+use super::walk::Walk;
 use super::{RawRecord, WalError, WalStream};
 use crate::Lsn;
 use crate::lsn::maxalign;
@@ -73,7 +74,7 @@ impl Place {
 /// The record that is not whole where the WAL ends is left for the next call.
 pub fn read<W, S, M, K>(wal: &W, place: &mut Place, to: Lsn, make: M, mut keep: K)
 where
-    W: WalAt,
+    W: WalAt + ?Sized,
     S: Sink,
     M: Fn() -> S + Sync,
     K: FnMut(S) -> bool,
@@ -82,7 +83,7 @@ where
     let until = place.until;
     let parts: Vec<Part<S>> = spans(place, to)
         .into_par_iter()
-        .map_init(|| vec![0; PIECE_LEN], |buffer, span| Part::read(wal, from, span, until, make(), buffer))
+        .map_init(|| vec![0; PIECE_LEN], |buffer, span| Part::read(wal, from, span, until, &make, buffer))
         .collect();
     for part in parts {
         let (whole, sink) = place.join(part, wal.segment_size());
@@ -120,27 +121,63 @@ struct Part<S> {
 }
 
 impl<S: Sink> Part<S> {
-    fn read<W: WalAt>(
+    /// `make` may be asked for two sinks: the first is lost where the walk over the pages gives up.
+    fn read<W: WalAt + ?Sized>(
         wal: &W,
         from: Lsn,
         span: Range<Lsn>,
         until: Option<Lsn>,
-        sink: S,
+        make: impl Fn() -> S,
         buffer: &mut [u8],
     ) -> Self {
-        let end = span.start;
-        let mut part =
-            Self { span, sink, first: None, last: None, end, pending: false, tli: 0, failed: None };
-        let mut stream = match WalStream::new(part.span.start, wal.segment_size(), None, None) {
-            Ok(stream) => stream,
-            Err(error) => return Self { failed: Some(error), ..part },
-        };
-        part.follow(wal, from, until, &mut stream, buffer);
-        part.tli = stream.tli();
+        let mut part = Self::new(span.clone(), make());
+        if part.walk(wal, from, until, buffer).is_some() {
+            return part;
+        }
+        let mut part = Self::new(span, make());
+        match WalStream::new(part.span.start, wal.segment_size(), None, None) {
+            Ok(mut stream) => {
+                part.follow(wal, from, until, &mut stream, buffer);
+                part.tli = stream.tli();
+            }
+            Err(error) => part.failed = Some(error),
+        }
         part
     }
 
-    fn follow<W: WalAt>(
+    fn new(span: Range<Lsn>, sink: S) -> Self {
+        let end = span.start;
+        Self { span, sink, first: None, last: None, end, pending: false, tli: 0, failed: None }
+    }
+
+    /// Takes the records of sound WAL; `None` where it is not, or not all there.
+    fn walk<W: WalAt + ?Sized>(
+        &mut self,
+        wal: &W,
+        from: Lsn,
+        until: Option<Lsn>,
+        buffer: &mut [u8],
+    ) -> Option<()> {
+        let stop = self.span.end;
+        let mut walk = Walk::new(self.span.start, wal.segment_size());
+        let mut at = self.span.start;
+        while at < stop || walk.is_gathering() {
+            let left = if at < stop { stop.0 - at.0 } else { PAGE_LEN };
+            let piece = buffer.get_mut(..left.min(PIECE_LEN as u64) as usize)?;
+            let end = at.0 + piece.len() as u64;
+            if until.is_some_and(|until| until.0 < end) || wal.read_at(at, piece) < piece.len() {
+                return None;
+            }
+            for page in piece.chunks_exact(PAGE_LEN as usize) {
+                walk.page(at, page, stop, &mut |raw| self.take(from, until, raw).ok())?;
+                at.0 += PAGE_LEN;
+            }
+        }
+        self.tli = walk.tli();
+        Some(())
+    }
+
+    fn follow<W: WalAt + ?Sized>(
         &mut self,
         wal: &W,
         from: Lsn,
@@ -176,6 +213,7 @@ impl<S: Sink> Part<S> {
         }
     }
 
+    #[inline]
     fn take(&mut self, from: Lsn, until: Option<Lsn>, raw: &RawRecord<'_>) -> Result<(), WalError> {
         if raw.start < from || raw.start >= self.span.end {
             return Ok(());

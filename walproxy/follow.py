@@ -185,8 +185,9 @@ class PrimaryFollower:
         self.state, self.error = "streaming", ""
         term = self._replica.proposer.term
         _log.info("streaming from the primary", start_lsn=str(plan.start_lsn), tli=plan.tli, term=term)
-        # Until then it hears what it heard before: enough to count us, and nobody's wait ends by it.
-        upstream.report(*3 * (proof.harmless_lsn,))
+        if not proof.is_given:
+            # It hears what it heard before: enough to count us, and nobody's wait ends by it.
+            upstream.report(*3 * (proof.harmless_lsn,))
         self._begin_to_report(upstream, proof)
         feedback = FeedbackForwarder(upstream, asyncio.get_running_loop().time())
 

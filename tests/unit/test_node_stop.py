@@ -12,7 +12,7 @@ from walproxy.node import Node
 from walproxy.opening import open_log
 from walproxy.ports import Upstream
 from walproxy.quorum.messages import Append, Elected
-from walproxy.quorum.state import Cluster, ControlState
+from walproxy.quorum.state import Cluster
 from walproxy.quorum.terms import TermHistory
 from walproxy.store.control import ControlFile
 from walproxy.store.wal import SegmentStore
@@ -45,8 +45,8 @@ def wal() -> WalWriter:
     return writer
 
 
-async def follow(node: Node, wal: WalWriter, *, commit_lsn: int) -> asyncio.Task[None]:
-    """Let it take WAL of term 1 from b, committed up to there."""
+async def follow(node: Node, wal: WalWriter, *, end_lsn: int, commit_lsn: int) -> asyncio.Task[None]:
+    """Let it take WAL of term 1 from b, as far as that, committed up to there."""
     running = asyncio.create_task(node.run())
     await asyncio.sleep(0)
     cluster = Cluster(wal.system_id, SEGMENT, 18)
@@ -54,16 +54,21 @@ async def follow(node: Node, wal: WalWriter, *, commit_lsn: int) -> asyncio.Task
     node.on_request("b", Elected(1, 1, START, first, Lsn(0), START, cluster))
     node.settle()
     await node.written(START)
-    node.on_request("b", Append(1, 1, 1, START, Lsn(commit_lsn), START, bytes(wal.wal)))
+    node.on_request("b", append(wal, START, end_lsn, commit_lsn=commit_lsn))
     node.settle()
-    await node.written(Lsn(wal.end_lsn))
+    await node.written(Lsn(end_lsn))
     return running
+
+
+def append(wal: WalWriter, start_lsn: int, end_lsn: int, *, commit_lsn: int) -> Append:
+    part = bytes(wal.wal)[start_lsn - START : end_lsn - START]
+    return Append(1, 1, 1, Lsn(start_lsn), Lsn(commit_lsn), START, part)
 
 
 async def test_the_commit_lsn_is_saved_at_an_orderly_stop(tmp_path: Path, wal: WalWriter) -> None:
     control, store = ControlFile(tmp_path), SegmentStore(tmp_path, size_bytes_max=64 << 20)
     node = Node(settings(tmp_path), control=control, store=store, make_upstream=no_primary)
-    running = await follow(node, wal, commit_lsn=wal.end_lsn)
+    running = await follow(node, wal, end_lsn=wal.end_lsn, commit_lsn=wal.end_lsn)
 
     running.cancel()
     await asyncio.wait({running})
@@ -79,19 +84,21 @@ async def test_what_a_peer_says_while_a_node_stops_is_not_half_saved(
 ) -> None:
     control, store = ControlFile(tmp_path), SegmentStore(tmp_path, size_bytes_max=64 << 20)
     node = Node(settings(tmp_path), control=control, store=store, make_upstream=no_primary)
-    running = await follow(node, wal, commit_lsn=START)
-    saving, go_on = threading.Event(), threading.Event()
-    save = control.save
+    running = await follow(node, wal, end_lsn=wal.ends[6], commit_lsn=START)
+    # The rest is taken, and not written when the node is told to end.
+    node.on_request("b", append(wal, wal.ends[6], wal.end_lsn, commit_lsn=START))
+    writing, go_on = threading.Event(), threading.Event()
+    write = store.write
 
-    def save_slowly(state: ControlState) -> None:
-        saving.set()
+    def write_slowly(lsn: Lsn, part: bytes, *, tli: int) -> None:
+        writing.set()
         assert go_on.wait(30)
-        save(state)
+        write(lsn, part, tli=tli)
 
-    monkeypatch.setattr(control, "save", save_slowly)
+    monkeypatch.setattr(store, "write", write_slowly)
 
     running.cancel()
-    await asyncio.to_thread(saving.wait, 30)
+    assert await asyncio.to_thread(writing.wait, 30)
     # c was elected with a log that ends after our third record: what is ours beyond it has to be cut.
     cut = Lsn(wal.ends[2])
     second = TermHistory.of([(1, 1, START), (2, 1, cut)])

@@ -5,6 +5,7 @@ the marker ``pg(15, 18)`` narrows that, ``pg_every`` widens it to all supported 
 ``pg_features("lz4")`` asks for a build that has more.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -87,13 +88,24 @@ def _bindir(major: int, features: tuple[str, ...] = ()) -> Path:
         pytest.skip(str(error))
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A fresh folder with a short path, that other users may pass through (a server's may not be root)."""
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
     made = Path(tempfile.mkdtemp(prefix="walproxy-"))
     made.chmod(0o755)
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A fresh folder with a short path, that other users may pass through (a server's may not be root).
+
+    Not pytest's: another run of it that starts meanwhile locks all others out of those.
+    """
+    with _folder() as made:
+        yield made
 
 
 @pytest.fixture
@@ -115,16 +127,12 @@ def new_server(folder: Path, bindir: Path, watched: list[Process]) -> Iterator[N
 
 
 @pytest.fixture(scope="module")
-def module_server(
-    major: int, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Server]:
+def module_server(major: int) -> Iterator[Server]:
     """An initialised server, not started, for all tests of a module; what they keep goes beside its folder."""
-    folder = tmp_path_factory.mktemp(f"{request.module.__name__.rpartition('.')[2]}-{major}-")
-    for parent in (folder, *folder.parents[:3]):
-        parent.chmod(parent.stat().st_mode | 0o055)
-    server = Server(folder / "pg", _bindir(major)).initdb()
-    yield server
-    server.destroy()
+    with _folder() as folder:
+        server = Server(folder / "pg", _bindir(major)).initdb()
+        yield server
+        server.destroy()
 
 
 @pytest.fixture

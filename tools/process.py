@@ -183,10 +183,22 @@ def _becoming(user: User) -> list[str]:
     return ["setpriv", f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups", "--"]
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
+    """A loopback port that nobody listens on, and that this process never gave before.
+
+    Parallel test workers draw from ports of their own: between the draw and the bind, and while its server is
+    stopped, nobody sees that a port is taken.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports = PORTS[worker :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
     while True:
-        port = random.SystemRandom().choice(PORTS)
+        port = random.SystemRandom().choice(ports)
+        if port in _given:
+            continue
+        _given.add(port)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -12,6 +12,7 @@ from tools.ledger import Ledger
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # strace stops every process at each system call.
 def test_promises_leave_after_their_syncs(new_stack: NewStack, folder: Path) -> None:
     stack = new_stack()
     traces = {node.name: folder / f"{node.name}.strace" for node in stack.nodes}

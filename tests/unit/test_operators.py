@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,8 @@ async def test_an_interrupt_ends_a_wait_with_130_and_words(tmp_path: Path) -> No
         running = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "walproxy", "seal", "--node", node.conninfo),
             stderr=asyncio.subprocess.PIPE,
+            # Whoever runs us may ignore it.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
         assert running.stderr is not None
         first = await running.stderr.readline()

@@ -614,7 +614,7 @@ class Reader:
     def delta_counts(self, key: tuple[int, int, int, int, int]) -> tuple[int, int]:
         """Number and bytes of deltas since the page's last image, will-init record or base."""
 
-# --- lane.rs ----------------------------------------------------------------------------------------------
+# --- lane/ ------------------------------------------------------------------------------------------------
 
 def judge_append(
     log_generation: int,
@@ -705,3 +705,94 @@ class FollowLane:
     def positions(self) -> tuple[int, int, int, int, int]:
         """End of the log; of its whole records, which are durable; start of the last that was taken, 0 if none was;
         commit LSN and horizon as last told."""
+
+@final
+class LeadLane:
+    """A proposer's steady state: the primary's WAL goes to the peers and into the log; what a majority has flushed is
+    committed, and the primary told.
+
+    Descriptors are duplicated; the caller keeps its own, and does not read or write through them. Streams are numbered:
+    0 is the primary's, then come the peers'. Calls do not overlap.
+
+    Args:
+        event_loop: a descriptor that is readable when the caller has other work.
+        primary, begun: the primary's socket, which must not block, and the bytes of a message read before.
+        peers: socket, bytes begun, whether it votes; next, write, flush LSN and the commit LSN that it was told.
+        file, file_start_lsn: the segment file to write to, and the LSN of its first byte.
+        before: descriptor and first LSN of the segment before, for peers that still lack some of it.
+        scanner: has been fed up to `write_lsn`.
+        room_end_lsn: takes nothing that ends beyond.
+        term_start_lsn: commits nothing below.
+        reported_lsn: what the primary was told last.
+        majority: of the voters: the caller, `peers` that vote, and those that hold `others`.
+        others: what the voters that are not here have flushed.
+        window_bytes: of WAL under way to a peer.
+        commit_delay_s: after so long peers are told of a commit that no WAL carries.
+    Raises:
+        OSError: a descriptor is not open.
+    """
+
+    def __new__(
+        cls,
+        *,
+        event_loop: int,
+        primary: int,
+        begun: bytes,
+        peers: list[tuple[int, bytes, bool, int, int, int, int]],
+        file: int,
+        file_start_lsn: int,
+        before: tuple[int, int] | None,
+        scanner: WalScanner,
+        version: int,
+        generation: int,
+        term: int,
+        tli: int,
+        write_lsn: int,
+        flush_lsn: int,
+        room_end_lsn: int,
+        term_start_lsn: int,
+        commit_lsn: int,
+        horizon_lsn: int,
+        reported_lsn: int,
+        primary_end_lsn: int,
+        majority: int,
+        others: list[int],
+        window_bytes: int,
+        commit_delay_s: float,
+    ) -> LeadLane: ...
+    def run(self, timeout_s: float | None, wakes_at_commit: bool, /) -> bool:
+        """Go on, without the GIL. All that was taken is durable here and counted when it returns.
+
+        Gives True when the event loop has work, the time is over, a sync was slow or, if asked for, the commit LSN
+        moved; False when something comes that is not for it: `rest` of that stream begins with it.
+
+        Raises:
+            OSError: a write or sync failed. Nothing was counted since, and nothing must be.
+        """
+    def set_known(self, horizon_lsn: int, commit_lsn: int, reported_lsn: int, others: list[int], /) -> None:
+        """What was counted, reported and heard elsewhere since. Neither LSN goes back by it."""
+    def send(self, stream: int, payload: bytes, /) -> None:
+        """Send a CopyData, after all that waits already."""
+    def rest(self, stream: int, /) -> bytes:
+        """What was read off that socket and not taken."""
+    def unsent(self, stream: int, /) -> bytes:
+        """What that socket did not take yet."""
+    def peers(self) -> list[tuple[int, int, int, int, bool, bool, bytes | None]]:
+        """Of each peer: next, write, flush LSN, told commit LSN; and since the last call, whether something was heard,
+        and sent; and what its replies end with (`reply_needs`), if that is new."""
+    @property
+    def is_slow(self) -> bool:
+        """The last sync took so long that it must not hold up the event loop again."""
+    @property
+    def damage(self) -> str | None:
+        """Why the WAL that `rest` of the primary begins with is none; the scanner takes no more."""
+    @property
+    def appends(self) -> int:
+        """Appends ever made of the primary's WAL."""
+    @property
+    def positions(self) -> tuple[int, int, int, int]:
+        """End of the log; of its whole records, which are durable here; start of the last that was taken, 0 if none
+        was; commit LSN."""
+    @property
+    def primary(self) -> tuple[int, int, int]:
+        """End of what the primary has; messages ever taken of it; what it was told last is committed."""

@@ -9,7 +9,7 @@ import structlog
 
 from walproxy.errors import PrimaryUnreachable, SlotActive, WalRemoved
 from walproxy.feedback import FeedbackForwarder
-from walproxy.ports import PrimaryWal, Upstream, WalStore
+from walproxy.ports import LendableUpstream, PrimaryWal, Upstream, WalStore
 from walproxy.quorum.errors import LogSealed, MessageRefused, PrimaryRefused
 from walproxy.quorum.messages import WAL_BYTES_MAX
 from walproxy.quorum.primary import Overlap, Proof, StreamPlan
@@ -80,9 +80,10 @@ class PrimaryFollower:
         self._make_upstream = make_upstream
         # Streaming to us, in the term we propose in, and shown to have our log: it is told what is committed.
         self._upstream: Upstream | None = None
+        self._feedback: FeedbackForwarder | None = None  # Of the stream there is.
         self._wish: tuple[bool, int] | None = None
         self._wish_changed = asyncio.Event()
-        self._reported_lsn = INVALID_LSN
+        self.reported_lsn = INVALID_LSN
         # The primary had no WAL from before the end of our log, which lies on a segment boundary then.
         self._lacks_overlap_lsn = INVALID_LSN
 
@@ -97,11 +98,27 @@ class PrimaryFollower:
     def report(self) -> None:
         """Acknowledge to the primary what the quorum holds, at once."""
         lsn = self._replica.proposer.commit_lsn
-        if self._upstream is None or lsn <= self._reported_lsn or not self._replica.is_proposing:
+        if self._upstream is None or lsn <= self.reported_lsn or not self._replica.is_proposing:
             return
-        self._reported_lsn = lsn
+        self.reported_lsn = lsn
         with contextlib.suppress(PrimaryUnreachable):  # Found by whoever reads.
             self._upstream.report(lsn, lsn, lsn)
+
+    @property
+    def lendable(self) -> LendableUpstream | None:
+        """The stream that is told what is committed, if another can go on with it."""
+        return self._upstream if isinstance(self._upstream, LendableUpstream) else None
+
+    def on_led(self, primary_end_lsn: Lsn, reported_lsn: Lsn, now_s: float) -> None:
+        """Native code has gone on with the stream."""
+        self.primary_end_lsn = primary_end_lsn
+        self.reported_lsn = max(self.reported_lsn, reported_lsn)
+        self._forward_feedback(now_s)
+
+    def _forward_feedback(self, now_s: float) -> None:
+        replica = self._replica
+        if self._feedback is not None:
+            self._feedback.forward(replica.acceptor.feedback, replica.proposer.other_peers, now_s)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -173,7 +190,7 @@ class PrimaryFollower:
             while True:
                 plan = await self._stream_timeline(upstream, plan, proof)
         finally:
-            self._upstream = None
+            self._upstream = self._feedback = None
             await upstream.close()
 
     async def _stream_timeline(self, upstream: Upstream, plan: StreamPlan, proof: Proof) -> StreamPlan:
@@ -181,7 +198,7 @@ class PrimaryFollower:
         await self._node.written(plan.proven_lsn)
         await self._room()
         overlap = await self._start(upstream, plan)
-        self._reported_lsn = INVALID_LSN
+        self.reported_lsn = INVALID_LSN
         self.state, self.error = "streaming", ""
         term = self._replica.proposer.term
         _log.info("streaming from the primary", start_lsn=str(plan.start_lsn), tli=plan.tli, term=term)
@@ -189,12 +206,11 @@ class PrimaryFollower:
             # It hears what it heard before: enough to count us, and nobody's wait ends by it.
             upstream.report(*3 * (proof.harmless_lsn,))
         self._begin_to_report(upstream, proof)
-        feedback = FeedbackForwarder(upstream, asyncio.get_running_loop().time())
+        self._feedback = FeedbackForwarder(upstream, asyncio.get_running_loop().time())
 
         def take(received: PrimaryWal) -> None:
             self.primary_end_lsn = received.primary_end_lsn
-            now_s = asyncio.get_running_loop().time()
-            feedback.forward(self._replica.acceptor.feedback, self._replica.proposer.other_peers, now_s)
+            self._forward_feedback(asyncio.get_running_loop().time())
             lsn, wal = overlap.check(received.start_lsn, received.wal)
             if wal:
                 self._node.take(lsn, wal)

@@ -15,7 +15,7 @@ from walproxy.config import Settings, without_password
 from walproxy.dialler import Dialler
 from walproxy.errors import NotReady, WalRemoved
 from walproxy.follow import Pausable, PrimaryFollower
-from walproxy.lane import Lane, LaneSelector, Lendable
+from walproxy.lane import Lane, LaneSelector, begin_lane
 from walproxy.members import MemberFunctions, addresses, membership_status
 from walproxy.opening import open_log
 from walproxy.operate import Operator
@@ -201,16 +201,16 @@ class Node:
         """Nothing is under way that the lane could get in the way of."""
         is_ours = self._is_disk_fast and not self._is_removing and not self._replica.has_disk_work_out
         is_over = self._role == "stopped" or self._failed.done()
-        is_following = self._replica.proposer.role is Role.FOLLOWING
-        return is_ours and is_following and not is_over and (self._lane is None or self._lane.is_steady)
+        is_settled = self._replica.proposer.role in {Role.FOLLOWING, Role.PROPOSING}
+        return is_ours and is_settled and not is_over and (self._lane is None or self._lane.is_steady)
 
     def _begin_lane(self) -> Lane | None:
-        acceptor, now_s = self._replica.acceptor, self._loop.time()
-        stream = self._accepted.get(acceptor.leader)
-        if self._selector is None or not isinstance(stream, Lendable) or now_s < self._lane_from_s:
+        selector, now_s = self._selector, self._loop.time()
+        if selector is None or now_s < self._lane_from_s:
             return None
+        lent = self._replica, self._store, self._follower, self._accepted, self._dialled
         try:
-            return Lane.begin(acceptor, self._store, stream, event_loop=self._selector.fileno())
+            return begin_lane(*lent, event_loop=selector.fileno())
         except OSError as error:
             self._lane_from_s = now_s + _LANE_PAUSE_S
             _log.warning("the steady state goes on in Python: no native lane", error=str(error))
@@ -219,9 +219,10 @@ class Node:
     def _run_lane(self, lane: Lane, timeout_s: float | None) -> None:
         is_steady = lane.run(timeout_s, wakes_at_commit=self._waiting > 0)
         now_s = self._loop.time()
-        if taken := lane.bring_up_to_date(now_s):
-            self._taken_natively += taken
-            self._is_disk_fast = not lane.is_disk_slow
+        taken = lane.bring_up_to_date(now_s)
+        self._taken_natively += taken
+        self._is_disk_fast = not lane.is_disk_slow
+        if taken or self._replica.acceptor.commit_lsn != self._seen_commit_lsn:
             self._work_done.set()
             self._after(now_s)
         if not is_steady:
@@ -230,14 +231,12 @@ class Node:
     def _give_back(self) -> None:
         """Python goes on from here."""
         lane, self._lane = self._lane, None
-        if lane is None:
-            return
-        damage = lane.give_back()
-        if damage is not None:
-            _log.warning("wal of the proposer is damaged", leader=self._replica.acceptor.leader, error=damage)
-            for stream in self._accepted.values():
-                if stream is lane.stream:
-                    stream.close()
+        if lane is not None:
+            lane.give_back(self._loop.time())
+
+    def _give_back_if_lent(self, stream: object) -> None:
+        if self._lane is not None and self._lane.holds(stream):
+            self._give_back()
 
     def _work(self, work: DiskWork) -> None:
         """The fields in their order, each durable before the next is begun. Blocking."""
@@ -395,6 +394,7 @@ class Node:
     # --- peers -----------------------------------------------------------------------------------------
 
     def on_dialled(self, peer: str, stream: CopyStream) -> None:
+        self._give_back_if_lent(self._dialled.get(peer))
         self._dialled[peer] = stream
         self._replica.proposer.on_connected(peer, self._loop.time())
         self.settle()
@@ -403,7 +403,7 @@ class Node:
         self._replica.on_answer(peer, message, self._loop.time(), random.random())  # noqa: S311
 
     def on_hung_up(self, peer: str) -> None:
-        self._dialled.pop(peer, None)
+        self._give_back_if_lent(self._dialled.pop(peer, None))
         self._replica.proposer.on_disconnected(peer)
         self.settle()
 
@@ -415,8 +415,7 @@ class Node:
         self._replica.on_request(peer, message, self._loop.time())
 
     def on_left(self, peer: str, stream: CopyStream) -> None:
-        if self._lane is not None and self._lane.stream is stream:
-            self._give_back()
+        self._give_back_if_lent(stream)
         if self._accepted.get(peer) is stream:
             del self._accepted[peer]
             self._replica.on_leader_lost(peer, self._loop.time(), random.random())  # noqa: S311

@@ -136,6 +136,7 @@ async def dial(peer: str, conninfo: str, handler: PeerHandler, complaints: Compl
                 replication=True,
                 application_name=handler.name,
                 timeout_s=_CONNECT_TIMEOUT_S,
+                is_lendable=True,
             )
             version = await _converse(peer, stream, handler, complaints, version)
             retry_s, was_connected = _RETRY_FIRST_S, True

@@ -5,7 +5,7 @@ LSN ranges are half open. Everything that can block is async or runs in the node
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from walproxy.quorum.messages import Feedback, SlotHorizon
 from walproxy.quorum.primary import PrimaryIdentity as PrimaryIdentity  # noqa: PLC0414 - part of the seam
@@ -128,6 +128,9 @@ class WalStore(Protocol):
         call of any method that writes.
         """
 
+    def lend_before(self, tli: int) -> LentFile | None:
+        """The segment before that file, to be read, if it is all of that timeline. The descriptor is the caller's."""
+
     def on_written(self, lsn: Lsn) -> None:
         """The writer elsewhere has written and synced up to there."""
 
@@ -227,6 +230,41 @@ class Upstream(Protocol):
         """Let go of connection and slot."""
 
 
+@dataclass(frozen=True, slots=True)
+class LentStream:
+    """A primary's stream that another reads on: descriptor of the socket, and the bytes of a message begun."""
+
+    fd: int
+    begun: bytes
+    primary_end_lsn: Lsn
+    reported_lsn: Lsn  # What keepalives are answered with.
+
+
+@runtime_checkable
+class LendableUpstream(Upstream, Protocol):
+    """One whose socket can be read and written by another, for a while."""
+
+    @property
+    def can_be_lent(self) -> bool:
+        """It can be now: `pump` runs, nothing waits to be sent, and nothing encrypts it."""
+
+    @property
+    def next_lsn(self) -> Lsn:
+        """Where the next WAL stands."""
+
+    def lend(self, send: Callable[[bytes], None]) -> LentStream:
+        """Stop reading; until it is taken back, `send` gets the payload of each CopyData that is to go out."""
+
+    def on_taken(self, next_lsn: Lsn, primary_end_lsn: Lsn, messages: int, reported_lsn: Lsn) -> None:
+        """The other has taken so many more messages, the WAL up to `next_lsn`, and reported what is committed."""
+
+    def take_back(self, rest: bytes, unsent: bytes) -> None:
+        """Read again, `rest` first; and send `unsent`, before anything else."""
+
+    def fail(self, error: Exception) -> None:
+        """End `pump` with that; what was lent is not taken back."""
+
+
 # --- downstreams: walproxy/server.py, walsender.py ----------------------------------------------------------
 
 
@@ -270,6 +308,28 @@ class CopyStream(Protocol):
 
     def close(self) -> None:
         """End it at once."""
+
+
+@runtime_checkable
+class LendableCopy(CopyStream, Protocol):
+    """One that we began, whose socket can be read and written by another, for a while."""
+
+    @property
+    def is_lendable(self) -> bool:
+        """It can be at some times: nothing encrypts it."""
+
+    @property
+    def can_be_lent(self) -> bool:
+        """As `LendableUpstream.can_be_lent`."""
+
+    def lend(self, send: Callable[[bytes], None]) -> tuple[int, bytes]:
+        """As `LendableUpstream.lend`; the socket's descriptor, and the bytes of a message begun."""
+
+    def take_back(self, rest: bytes, unsent: bytes) -> None:
+        """As `LendableUpstream.take_back`."""
+
+    def fail(self, error: Exception) -> None:
+        """As `LendableUpstream.fail`."""
 
 
 class NodeView(Protocol):

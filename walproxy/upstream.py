@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from walproxy.errors import PrimaryUnreachable, SlotActive, WalRemoved
-from walproxy.ports import EndOfTimeline, PrimaryWal
+from walproxy.ports import EndOfTimeline, LentStream, PrimaryWal
 from walproxy.quorum.messages import WAL_BYTES_MAX, Feedback
 from walproxy.quorum.primary import PrimaryIdentity
 from walproxy.quorum.state import Cluster
@@ -67,6 +67,7 @@ class PrimaryConnection:
                 self._conninfo,
                 replication=True,
                 application_name=self._application_name,
+                is_lendable=True,
                 options=f"-c wal_sender_timeout={int(_HELD_MAX_S * 1000)}",
             )
         async with _answering("the primary refuses replication"):
@@ -139,22 +140,22 @@ class PrimaryConnection:
     async def pump(self, take: Callable[[PrimaryWal], None]) -> EndOfTimeline:
         """Give WAL to `take` as it comes, until the timeline ends. Raises PrimaryUnreachable, WalRemoved."""
         assert self._copy is not None
-        start_lsn = self._next_lsn
         parts: list[bytes] = []
+        start_lsn = self._next_lsn
 
         def received(message: bytes) -> None:
+            nonlocal start_lsn
+            if not parts:
+                start_lsn = self._next_lsn
             parts.append(self._take(message))
             if self._next_lsn - start_lsn > WAL_BYTES_MAX - WAL_MESSAGE_BYTES_MAX:
                 done()
 
         def done() -> None:
-            nonlocal start_lsn
-            wal = PrimaryWal(
-                start_lsn, parts[0] if len(parts) == 1 else b"".join(parts), self._primary_end_lsn
-            )
-            parts.clear()
-            start_lsn = self._next_lsn
-            take(wal)
+            if parts:
+                wal = parts[0] if len(parts) == 1 else b"".join(parts)
+                parts.clear()
+                take(PrimaryWal(start_lsn, wal, self._primary_end_lsn))
 
         with _unreachable("the stream of the primary broke off"):
             if self._end is not None:
@@ -193,6 +194,37 @@ class PrimaryConnection:
         """Let `pump` read on."""
         if self._copy is not None:
             self._copy.resume()
+
+    @property
+    def can_be_lent(self) -> bool:
+        """See ``ports.LendableUpstream``."""
+        return self._copy is not None and self._copy.can_be_lent
+
+    @property
+    def next_lsn(self) -> Lsn:
+        """Where the next WAL stands."""
+        return self._next_lsn
+
+    def lend(self, send: Callable[[bytes], None]) -> LentStream:
+        """Let another take the stream while `pump` runs."""
+        assert self._copy is not None
+        return LentStream(*self._copy.lend(send), self._primary_end_lsn, self._reported[0])
+
+    def on_taken(self, next_lsn: Lsn, primary_end_lsn: Lsn, messages: int, reported_lsn: Lsn) -> None:
+        """The other has taken so many more messages, the WAL up to `next_lsn`."""
+        self._next_lsn, self._primary_end_lsn = next_lsn, primary_end_lsn
+        self._messages += messages
+        self._reported = (reported_lsn, reported_lsn, reported_lsn)
+
+    def take_back(self, rest: bytes, unsent: bytes) -> None:
+        """Read again, `rest` first; and send `unsent`, before anything else."""
+        if self._copy is not None:
+            self._copy.take_back(rest, unsent)
+
+    def fail(self, error: Exception) -> None:
+        """End `pump` with that."""
+        if self._copy is not None:
+            self._copy.fail(error)
 
     async def _next_message(self) -> bytes | None:
         """The next CopyData; a silent primary is asked once for a sign of life."""

@@ -16,7 +16,8 @@ import pytest
 
 from tests.synthetic_wal import WalWriter
 from walcore._native import FollowLane, WalScanner
-from walproxy.lane import Lane, LaneSelector, Lendable
+from walproxy.acceptor_lane import AcceptorLane, Lendable
+from walproxy.lane import LaneSelector
 from walproxy.opening import NativeScanner
 from walproxy.ports import LentFile, WalStore
 from walproxy.quorum.acceptor import SteadyLog
@@ -331,12 +332,15 @@ def test_without_descriptors_nothing_is_lent_and_nothing_is_lost(tmp_path: Path)
         resource.setrlimit(resource.RLIMIT_NOFILE, (8, hard))
         try:
             with pytest.raises(OSError, match="Too many open files"):
-                Lane.begin(acceptor, store, cast("Lendable", stream), event_loop=ours.fileno())
+                AcceptorLane.begin(acceptor, store, cast("Lendable", stream), event_loop=ours.fileno())
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
         assert stream.taken_back == [(b"begun", b"")]
-        assert Lane.begin(acceptor, store, cast("Lendable", stream), event_loop=ours.fileno()) is not None
+        assert (
+            AcceptorLane.begin(acceptor, store, cast("Lendable", stream), event_loop=ours.fileno())
+            is not None
+        )
 
 
 def test_the_selector_lets_the_lane_run_only_when_the_loop_would_wait() -> None:

@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import os
+import select
 import shutil
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -264,8 +265,16 @@ async def test_a_fatal_error_ends_the_server() -> None:
     assert caught.group_contains(Fatal)
 
 
-async def test_a_copy_goes_both_ways_and_ends_in_good_order(port: int) -> None:
-    connection = await CopyBoth.connect(conninfo(port), replication=True, application_name="copier")
+@pytest.fixture(params=[False, True], ids=["libpq", "plain"])
+def is_lendable(request: pytest.FixtureRequest) -> bool:
+    """Who speaks for the client: libpq, or we on a connection of libpq's."""
+    return bool(request.param)
+
+
+async def test_a_copy_goes_both_ways_and_ends_in_good_order(port: int, is_lendable: bool) -> None:
+    connection = await CopyBoth.connect(
+        conninfo(port), replication=True, application_name="copier", is_lendable=is_lendable
+    )
 
     assert await connection.query("IDENTIFY_SYSTEM") == [[b"71", b"1"]]
     await connection.start("START_REPLICATION 0/2")
@@ -276,8 +285,12 @@ async def test_a_copy_goes_both_ways_and_ends_in_good_order(port: int) -> None:
     connection.close()
 
 
-async def test_an_error_in_a_copy_reaches_the_client_and_the_connection_stays(port: int) -> None:
-    connection = await CopyBoth.connect(conninfo(port), replication=True, application_name="copier")
+async def test_an_error_in_a_copy_reaches_the_client_and_the_connection_stays(
+    port: int, is_lendable: bool
+) -> None:
+    connection = await CopyBoth.connect(
+        conninfo(port), replication=True, application_name="copier", is_lendable=is_lendable
+    )
     await connection.start("START_REPLICATION 0/2")
 
     connection.send(b"fail")
@@ -291,9 +304,13 @@ async def test_an_error_in_a_copy_reaches_the_client_and_the_connection_stays(po
 
 
 @pytest.mark.parametrize("ask", ["flush", "finish_copy", "receive", "send"])
-async def test_a_copy_that_was_lost_is_lost_for_whoever_asks_next(port: int, ask: str) -> None:
+async def test_a_copy_that_was_lost_is_lost_for_whoever_asks_next(
+    port: int, ask: str, is_lendable: bool
+) -> None:
     """Of two tasks on one connection, the one that reads may notice first."""
-    connection = await CopyBoth.connect(conninfo(port), replication=True, application_name="copier")
+    connection = await CopyBoth.connect(
+        conninfo(port), replication=True, application_name="copier", is_lendable=is_lendable
+    )
     await connection.start("START_REPLICATION 0/2")
     with socket.socket(fileno=os.dup(connection._fd)) as ours:
         ours.shutdown(socket.SHUT_RDWR)
@@ -306,8 +323,12 @@ async def test_a_copy_that_was_lost_is_lost_for_whoever_asks_next(port: int, ask
 
 
 @pytest.mark.parametrize("ask", ["query", "start"])
-async def test_a_connection_that_was_lost_is_lost_for_whoever_asks_next(port: int, ask: str) -> None:
-    connection = await CopyBoth.connect(conninfo(port), replication=True, application_name="asker")
+async def test_a_connection_that_was_lost_is_lost_for_whoever_asks_next(
+    port: int, ask: str, is_lendable: bool
+) -> None:
+    connection = await CopyBoth.connect(
+        conninfo(port), replication=True, application_name="asker", is_lendable=is_lendable
+    )
     with socket.socket(fileno=os.dup(connection._fd)) as ours:
         ours.shutdown(socket.SHUT_RDWR)
     with pytest.raises(ConnectFailed):
@@ -328,8 +349,10 @@ async def asking(connection: CopyBoth, ask: str) -> None:
             await getattr(connection, ask)()
 
 
-async def test_much_data_passes_while_both_sides_are_slow(port: int) -> None:
-    connection = await CopyBoth.connect(conninfo(port), replication=True, application_name="copier")
+async def test_much_data_passes_while_both_sides_are_slow(port: int, is_lendable: bool) -> None:
+    connection = await CopyBoth.connect(
+        conninfo(port), replication=True, application_name="copier", is_lendable=is_lendable
+    )
     await connection.start("START_REPLICATION 0/1")
     messages = [bytes([n % 256]) * (1 << 20) for n in range(40)]
 
@@ -374,8 +397,10 @@ async def test_a_client_that_does_not_read_is_not_served_further(port: int) -> N
     writer.close()
 
 
-async def test_what_is_no_replication_command_is_refused(port: int) -> None:
-    connection = await CopyBoth.connect(conninfo(port), replication=True, application_name="x")
+async def test_what_is_no_replication_command_is_refused(port: int, is_lendable: bool) -> None:
+    connection = await CopyBoth.connect(
+        conninfo(port), replication=True, application_name="x", is_lendable=is_lendable
+    )
 
     for command, sqlstate in (
         ("SELECT 1", "0A000"),
@@ -387,6 +412,99 @@ async def test_what_is_no_replication_command_is_refused(port: int) -> None:
             await connection.query(command)
         assert caught.value.sqlstate == sqlstate
     connection.close()
+
+
+async def lendable(port: int) -> CopyBoth:
+    connection = await CopyBoth.connect(
+        conninfo(port), replication=True, application_name="lender", is_lendable=True
+    )
+    await connection.start("START_REPLICATION 0/1")
+    return connection
+
+
+async def test_a_lent_socket_is_read_and_written_by_another_and_taken_back_between_two_messages(
+    port: int,
+) -> None:
+    connection = await lendable(port)
+    taken: list[bytes] = []
+    could_be_lent = connection.can_be_lent
+    pump = asyncio.create_task(connection.pump(taken.append, lambda: None))
+    connection.send(b"one")
+    await seen(lambda: taken == [b"one"])
+
+    assert (could_be_lent, connection.can_be_lent) == (False, True), "once it is pumped"
+    sent: list[bytes] = []
+    fd, begun = connection.lend(sent.append)
+    assert (begun, connection.can_be_lent) == (b"", False)
+    connection.send(b"two")
+    connection.resume()  # Whoever paused it does not know.
+    assert sent == [b"two"]
+    two, three = messages.CopyData(b"two").encode(), messages.CopyData(b"three").encode()
+    os.write(fd, two)
+    await seen(lambda: taken != [b"one"] or readable(fd))
+    assert taken == [b"one"], "the other reads"
+    rest = os.read(fd, 4)
+
+    connection.take_back(rest, three)
+    connection.send(b"four")
+    await seen(lambda: taken[1:] == [b"two", b"three", b"four"])
+    assert connection.can_be_lent
+    pump.cancel()
+    await asyncio.wait({pump})
+    connection.close()
+
+
+async def test_a_lent_stream_can_be_failed_and_is_not_read_again(port: int) -> None:
+    connection = await lendable(port)
+    taken: list[bytes] = []
+    pump = asyncio.create_task(connection.pump(taken.append, lambda: None))
+    connection.send(b"one")
+    await seen(lambda: taken == [b"one"])
+    fd, _ = connection.lend(lambda _: None)
+    os.write(fd, messages.CopyData(b"two").encode())
+
+    connection.fail(ValueError("no wal"))
+    with pytest.raises(ValueError, match="no wal"):
+        await pump
+    assert taken == [b"one"]
+    connection.close()
+    connection.take_back(b"rest", b"unsent")
+
+
+async def test_what_libpq_speaks_is_never_lent(port: int) -> None:
+    connection = await CopyBoth.connect(conninfo(port), replication=True, application_name="x")
+    await connection.start("START_REPLICATION 0/1")
+    pump = asyncio.create_task(connection.pump(lambda _: None, lambda: None))
+    await asyncio.sleep(0)
+    assert not connection.is_lendable
+    assert not connection.can_be_lent
+    pump.cancel()
+    await asyncio.wait({pump})
+    connection.close()
+
+
+async def test_what_gss_may_encrypt_is_never_lent(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def is_lendable(more: str = "") -> bool:
+        connection = await CopyBoth.connect(
+            f"{conninfo(port)} {more}", replication=True, application_name="x", is_lendable=True
+        )
+        connection.close()
+        return connection.is_lendable
+
+    assert await is_lendable()
+    assert not await is_lendable("gssencmode=prefer")
+    monkeypatch.setenv("PGGSSENCMODE", "prefer")
+    assert not await is_lendable()
+
+
+async def seen(look: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not look():  # noqa: ASYNC110 - what is looked at has no events
+            await asyncio.sleep(0.005)
+
+
+def readable(fd: int) -> bool:
+    return bool(select.select([fd], [], [], 0)[0])
 
 
 async def test_a_unix_socket_is_used_again_after_a_crash(tmp_path: Path) -> None:

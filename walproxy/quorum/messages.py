@@ -264,6 +264,12 @@ def reply_needs(message: AppendReply) -> bytes:
     return encode(message)[_REPLY_AT:]
 
 
+def parse_needs(needs: bytes) -> tuple[Feedback, tuple[SlotHorizon, ...]]:
+    """As `reply_needs` wrote them. Raises MessageMalformed."""
+    reply = _get_append_reply(Reader(bytes(_REPLY_HEAD.size) + needs), 0)
+    return reply.feedback, reply.slots
+
+
 def _put_greeting(m: Greeting, *, with_seals: bool = True) -> bytes:
     out = Writer().text(m.name).blob(m.node_id).membership(m.membership)
     out.u64(m.term).u64(m.flush_lsn).u64(m.commit_lsn).u64(m.log_start_lsn).u64(m.local_start_lsn)

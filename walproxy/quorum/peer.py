@@ -18,6 +18,7 @@ class Peer:
     is_connected: bool = False
     greeting: Greeting | None = None
     is_streaming: bool = False
+    is_lent: bool = False  # The native lane sends it the WAL.
     told_entries: int = 0  # Of our term history.
     next_lsn: Lsn = INVALID_LSN
     write_lsn: Lsn = INVALID_LSN

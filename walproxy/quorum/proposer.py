@@ -9,7 +9,6 @@ from walproxy.quorum.change import unheeded_learners
 from walproxy.quorum.commit import commit_lsn
 from walproxy.quorum.errors import MessageRefused, PrimaryRefused
 from walproxy.quorum.handover import Successor
-from walproxy.quorum.member_changes import MemberChanges
 from walproxy.quorum.messages import (
     Append,
     AppendReply,
@@ -26,6 +25,7 @@ from walproxy.quorum.primary import PrimaryIdentity, StreamPlan, plan_first_stre
 from walproxy.quorum.retention import needed_lsn
 from walproxy.quorum.role import Role
 from walproxy.quorum.state import Cluster
+from walproxy.quorum.steady import SteadyLead
 from walproxy.quorum.terms import Seal, TermHistory, common_lsn
 from walproxy.quorum.timing import Timing
 from walproxy.quorum.walrange import WalRange
@@ -38,7 +38,7 @@ _STUCK_SLOWER: Final = 10
 _ANSWERS = (AppendReply, VoteReply, Greeting)  # A union would be made anew at each look.
 
 
-class Proposer(MemberChanges):
+class Proposer(SteadyLead):
     """One member's attempts to lead, and its leading.
 
     The log it proposes is that of the acceptor beside it, which it reads and never changes; what it says to
@@ -566,7 +566,7 @@ class Proposer(MemberChanges):
         end = self._log.write_lsn
         entries = self.term_history.entries
         for name, peer in self.peers.items():
-            while peer.is_streaming and peer.next_lsn < end:
+            while peer.is_streaming and not peer.is_lent and peer.next_lsn < end:
                 if peer.told_entries < len(entries) and entries[peer.told_entries].start_lsn <= peer.next_lsn:
                     peer.told_entries = len(entries)
                     self._outbox.append((name, self._elected(peer.next_lsn)))

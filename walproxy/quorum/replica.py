@@ -166,6 +166,11 @@ class Replica:
             self.proposer.on_bad_wal(now_s)
             raise
 
+    def on_damage(self, now_s: float) -> None:
+        """What the native lane was to take of the primary is not WAL. As `on_primary_wal` that was refused."""
+        self.acceptor.on_damage()
+        self.proposer.on_bad_wal(now_s)
+
     def on_leader_lost(self, peer: str, now_s: float, draw: float) -> None:
         """The connection on which that peer spoke to our acceptor ended."""
         if self.acceptor.leader == peer:

@@ -303,6 +303,17 @@ class SegmentStore:
             return None
         return LentFile(fd, segment.start_lsn, Lsn(segment.start_lsn + self._files.segment_size))
 
+    def lend_before(self, tli: int) -> LentFile | None:
+        """The segment before that file, to be read, if it is all of that timeline. The descriptor is the caller's."""
+        assert self._open is not None
+        assert self._files is not None
+        end_lsn = self._open[0].start_lsn
+        segment = SegmentId(Lsn(end_lsn - self._files.segment_size), tli)
+        is_there = self._tli_starts[tli] <= segment.start_lsn >= self._start_lsn
+        if not is_there or segment not in self._files.complete:
+            return None
+        return LentFile(self._files.open_to_read(segment), segment.start_lsn, end_lsn)
+
     def on_written(self, lsn: Lsn) -> None:
         """The writer elsewhere has written and synced up to there."""
         assert self._open is not None

@@ -13,7 +13,8 @@ connection.close()
 import asyncio
 import contextlib
 import enum
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Self
 
 import psycopg
@@ -21,6 +22,7 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from walproxy.wire.errors import ConnectFailed, LocalProtocolError, SqlError
+from walproxy.wire.plain import PlainConnection, PlainResult
 
 CONNECT_TIMEOUT_S: Final = 10.0
 Row = list[bytes | None]
@@ -37,7 +39,7 @@ class _Copy(enum.Enum):
 class CopyBoth:
     """One connection. One task may wait in `receive` while others `send`; queries only when no copy runs."""
 
-    def __init__(self, pgconn: pq.abc.PGconn) -> None:
+    def __init__(self, pgconn: pq.abc.PGconn | PlainConnection) -> None:
         self._pgconn = pgconn
         self._loop = asyncio.get_running_loop()
         self._flushed: asyncio.Future[None] | None = None  # Set while the socket does not take all we have.
@@ -46,6 +48,8 @@ class CopyBoth:
         self._fd = pgconn.socket
         # What reads while `pump` runs, and how it ends.
         self._pump: tuple[Callable[[], None], asyncio.Future[None]] | None = None
+        self._is_paused = False
+        self._borrower: Callable[[bytes], None] | None = None  # While the socket is lent: who sends for us.
 
     @classmethod
     async def connect(
@@ -56,11 +60,13 @@ class CopyBoth:
         application_name: str,
         options: str = "",
         timeout_s: float = CONNECT_TIMEOUT_S,
+        is_lendable: bool = False,
     ) -> Self:
         """Open a connection.
 
         ``replication`` is for replication commands, rather than SQL; ``options`` are settings for the
-        session, ``-c name=value``, added to those of ``conninfo``.
+        session, ``-c name=value``, added to those of ``conninfo``. ``is_lendable``: `lend` is wanted, and can be
+        had if nothing encrypts the connection.
 
         Raises:
             ConnectFailed: nobody answers, or the server says no; the message is libpq's.
@@ -69,8 +75,12 @@ class CopyBoth:
         if replication:
             added["replication"] = "true"
         try:
+            asked = conninfo_to_dict(conninfo)
             if options:
-                added["options"] = f"{conninfo_to_dict(conninfo).get('options') or ''} {options}".strip()
+                added["options"] = f"{asked.get('options') or ''} {options}".strip()
+            is_plain = is_lendable and not _may_use_gss(asked)
+            if is_plain:
+                added["gssencmode"] = "disable"  # The default is to try it.
             parameters = make_conninfo(conninfo, **added).encode()
         except psycopg.Error as error:
             raise ConnectFailed("the connection string cannot be read", why=str(error).strip()) from error
@@ -85,7 +95,7 @@ class CopyBoth:
             pgconn.finish()
             raise
         pgconn.nonblocking = 1
-        return cls(pgconn)
+        return cls(PlainConnection(pgconn) if is_plain and not pgconn.ssl_in_use else pgconn)
 
     @property
     def server_version(self) -> int:
@@ -199,13 +209,56 @@ class CopyBoth:
 
     def pause(self) -> None:
         """Let `pump` read no more until `resume`."""
+        self._is_paused = True
         if self._fd >= 0:
             self._loop.remove_reader(self._fd)
 
     def resume(self) -> None:
         """Let `pump` read on."""
-        if self._pump is not None and self._fd >= 0:
+        self._is_paused = False
+        if self._pump is not None and self._fd >= 0 and self._borrower is None:
             self._loop.add_reader(self._fd, self._pump[0])
+
+    @property
+    def is_lendable(self) -> bool:
+        """Nothing encrypts what the socket carries."""
+        return isinstance(self._pgconn, PlainConnection)
+
+    @property
+    def can_be_lent(self) -> bool:
+        """A copy is pumped, nothing waits to be sent, and it is not lent already."""
+        is_pumped = self._pump is not None and not self._is_paused and self._copy is _Copy.RUNNING
+        is_open = self._fd >= 0 and self._borrower is None
+        return is_pumped and is_open and isinstance(self._pgconn, PlainConnection) and self._pgconn.is_at_rest
+
+    def lend(self, send: Callable[[bytes], None]) -> tuple[int, bytes]:
+        """Let another read and write the socket, and send what we are given: its descriptor, and what was read."""
+        assert isinstance(self._pgconn, PlainConnection)
+        self._loop.remove_reader(self._fd)
+        self._borrower = send
+        return self._fd, self._pgconn.take_rest()
+
+    def take_back(self, rest: bytes, unsent: bytes) -> None:
+        """Read again, `rest` first; and send `unsent`, before anything else."""
+        self._borrower = None
+        if self._fd < 0 or self._pump is None:
+            return
+        assert isinstance(self._pgconn, PlainConnection)
+        self._pgconn.put_back(rest, unsent)
+        self._push_more()
+        self.resume()
+        # Before anything is waited for: what is here already wakes nobody.
+        self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if self._pump is not None and self._fd >= 0 and self._borrower is None and not self._is_paused:
+            self._pump[0]()
+
+    def fail(self, error: Exception) -> None:
+        """End `pump` with that; what was lent is not taken back."""
+        self._borrower = None
+        if self._pump is not None and not self._pump[1].done():
+            self._pump[1].set_exception(error)
 
     async def _check_end(self) -> None:
         """Find out whether the server ended the copy in good order, with an error, or is closing down."""
@@ -242,6 +295,9 @@ class CopyBoth:
             ConnectFailed: the connection is lost.
         """
         if self._copy in {_Copy.ENDED, _Copy.FAILED}:  # `receive` will say so, or has.
+            return
+        if self._borrower is not None:
+            self._borrower(data)
             return
         self._check_copy(wanted=True)
         try:
@@ -306,7 +362,7 @@ class CopyBoth:
         except psycopg.Error as error:
             raise self._lost() from error
 
-    async def _result(self) -> pq.abc.PGresult | None:
+    async def _result(self) -> pq.abc.PGresult | PlainResult | None:
         while self._pgconn.is_busy():
             await self._readable()
         result = self._pgconn.get_result()
@@ -335,10 +391,10 @@ class CopyBoth:
         return rows
 
     @staticmethod
-    def _rows(result: pq.abc.PGresult) -> list[Row]:
+    def _rows(result: pq.abc.PGresult | PlainResult) -> list[Row]:
         return [[result.get_value(r, c) for c in range(result.nfields)] for r in range(result.ntuples)]
 
-    def _error(self, result: pq.abc.PGresult) -> SqlError | ConnectFailed:
+    def _error(self, result: pq.abc.PGresult | PlainResult) -> SqlError | ConnectFailed:
         def field(code: pq.DiagnosticField) -> str:
             return (result.error_field(code) or b"").decode(errors="replace")
 
@@ -372,6 +428,11 @@ class CopyBoth:
     def _check_copy(self, *, wanted: bool) -> None:
         if (self._copy is _Copy.RUNNING) is not wanted:
             raise LocalProtocolError("no copy is running" if wanted else "a copy is running")
+
+
+def _may_use_gss(asked: Mapping[str, object]) -> bool:
+    """Somebody speaks of GSS encryption, or may: libpq cannot be asked whether it uses it."""
+    return bool({"gssencmode", "service"} & set(asked) or {"PGGSSENCMODE", "PGSERVICE"} & set(os.environ))
 
 
 async def _connected(pgconn: pq.abc.PGconn) -> None:

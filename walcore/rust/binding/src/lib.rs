@@ -46,6 +46,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<layer::BaseWriter>()?;
     module.add_class::<read::Reader>()?;
     module.add_class::<lane::FollowLane>()?;
+    module.add_class::<lane::LeadLane>()?;
     module.add_function(wrap_pyfunction!(lane::judge_append, module)?)?;
     module.add_function(wrap_pyfunction!(lane::held_lsn, module)?)?;
     Ok(())

@@ -7,10 +7,12 @@
 mod append;
 mod count;
 mod frames;
+mod walsender;
 
 pub use append::{Append, LogEnd, Reply, Verdict, WAL_BYTES_MAX};
 pub use count::held;
 pub use frames::{Frame, Frames, LengthImpossible};
+pub use walsender::{FromPrimary, put_status};
 
 /// The first `N` bytes, which are then gone from `rest`.
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {

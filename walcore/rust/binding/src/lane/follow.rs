@@ -1,28 +1,23 @@
 //! An acceptor's steady state: Appends in, synced, answered, while Python's event loop has nothing else to do.
 
-use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::FileExt;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use walcore::Lsn;
-use walcore::lane::{Append, Frames, LogEnd, Reply, Verdict, held};
+use walcore::lane::{Append, Frames, LogEnd, Reply, Verdict};
 
+use super::log::LogFile;
+use super::{FRAME_BYTES_MAX, Next, READ_BYTES, due, duplicate, now};
 use crate::wal::WalScanner;
 
-/// The longest message a peer may send, as `FRAME_BYTES_MAX` of `walproxy/wire/aio.py`.
-const FRAME_BYTES_MAX: usize = 16 << 20;
-const READ_BYTES: usize = 1 << 18;
 /// What is written before it is synced, however much waits in the socket.
 const BATCH_BYTES: usize = 2 << 20;
-/// Of one sync. One that takes longer must not hold up the event loop.
-const FAST: Duration = Duration::from_millis(20);
 
 /// See `walcore/_native.pyi`.
 #[pyclass(frozen, module = "walcore._native")]
@@ -34,38 +29,19 @@ struct Follow {
     frames: Frames,
     buffer: Vec<u8>,
     unsent: Vec<u8>,
-    scanner: Py<WalScanner>,
-    file: File,
-    file_start: Lsn,
+    file: LogFile,
     version: u8,
     log: LogEnd,
-    flush: Lsn,
-    /// End and start of the last whole record in what was taken; the scanner of damaged WAL has read beyond.
-    record_end: Lsn,
-    last_record: Option<Lsn>,
     /// What goes into replies: a lower bound of the commit LSN, and what the downstreams need.
     commit: Lsn,
     needs: Vec<u8>,
     known_commit: Lsn,
     horizon: Lsn,
     heard: u64,
-    damage: Option<String>,
-    is_slow: bool,
-}
-
-/// Why the lane gives way.
-enum Next {
-    /// Nothing more is here.
-    Wait,
-    /// Python's event loop has work, or its time is over.
-    Loop,
-    /// What comes next is not steady: [`Follow::frames`] begins with it.
-    HandOver,
 }
 
 impl Follow {
-    fn run(&mut self, timeout: Option<Duration>, wakes_at_commit: bool) -> std::io::Result<Next> {
-        let due = timeout.and_then(|timeout| now().checked_add(timeout));
+    fn run(&mut self, due: Option<Instant>, wakes_at_commit: bool) -> std::io::Result<Next> {
         let commit = self.known_commit;
         loop {
             let (has_bytes, has_loop) = self.wait(due)?;
@@ -103,14 +79,11 @@ impl Follow {
         if self.log.write == begun {
             return Ok(next);
         }
-        let started = now();
-        self.file.sync_data()?;
-        self.flush = self.record_end;
-        self.is_slow = started.elapsed() >= FAST;
+        self.file.sync()?;
         let reply = Reply {
             generation: self.log.generation,
             term: self.log.term,
-            flush: self.flush,
+            flush: self.file.flush,
             write: self.log.write,
             commit: self.commit,
             needs: &self.needs,
@@ -123,7 +96,7 @@ impl Follow {
         self.unsent = bytes;
         Ok(match next {
             _ if !self.unsent.is_empty() => Next::HandOver,
-            Next::Wait if self.is_slow => Next::Loop,
+            Next::Wait if self.file.is_slow => Next::Loop,
             next => next,
         })
     }
@@ -160,15 +133,11 @@ impl Follow {
             return Ok(None);
         };
         let Append { generation, term, tli, start, commit, horizon, wal } = append;
-        if self.damage.is_some() || self.log.judge(generation, term, tli, start, wal.len()) != Verdict::Take {
+        let is_taken = self.log.judge(generation, term, tli, start, wal.len()) == Verdict::Take;
+        if !is_taken || !self.file.scan(wal) {
             return Ok(None);
         }
-        if let Err(error) = self.scanner.get().take(wal) {
-            self.damage = Some(error.to_string());
-            return Ok(None);
-        }
-        (self.record_end, self.last_record) = self.scanner.get().last_record();
-        self.file.write_all_at(wal, start.0 - self.file_start.0)?;
+        self.file.write(start, wal)?;
         self.log.write = Lsn(start.0 + wal.len() as u64);
         self.known_commit = self.known_commit.max(commit);
         self.horizon = horizon;
@@ -213,27 +182,19 @@ impl FollowLane {
             frames: Frames::new(FRAME_BYTES_MAX, begun),
             buffer: vec![0; READ_BYTES],
             unsent: Vec::new(),
-            scanner,
-            file: duplicate(file)?.into(),
-            file_start: Lsn(file_start_lsn),
+            file: LogFile::open(file, Lsn(file_start_lsn), scanner, Lsn(flush_lsn))?,
             version,
             log: LogEnd { generation, term, elected_term: term, tli, write, room_end },
-            flush: Lsn(flush_lsn),
-            record_end: Lsn(flush_lsn),
-            last_record: None,
             commit: Lsn(commit_lsn),
             needs,
             known_commit: Lsn(commit_lsn),
             horizon: Lsn::default(),
             heard: 0,
-            damage: None,
-            is_slow: false,
         })))
     }
 
     fn run(&self, py: Python<'_>, timeout_s: Option<f64>, wakes_at_commit: bool) -> PyResult<bool> {
-        let timeout = timeout_s.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default());
-        let next = py.detach(|| self.lock().run(timeout, wakes_at_commit))?;
+        let next = py.detach(|| self.lock().run(due(timeout_s), wakes_at_commit))?;
         Ok(!matches!(next, Next::HandOver))
     }
 
@@ -251,12 +212,12 @@ impl FollowLane {
 
     #[getter]
     fn damage(&self) -> Option<String> {
-        self.lock().damage.clone()
+        self.lock().file.damage.clone()
     }
 
     #[getter]
     fn is_slow(&self) -> bool {
-        self.lock().is_slow
+        self.lock().file.is_slow
     }
 
     #[getter]
@@ -267,62 +228,7 @@ impl FollowLane {
     #[getter]
     fn positions(&self) -> (u64, u64, u64, u64, u64) {
         let lane = self.lock();
-        let last_record = lane.last_record.unwrap_or_default();
-        (lane.log.write.0, lane.flush.0, last_record.0, lane.known_commit.0, lane.horizon.0)
+        let last_record = lane.file.last_record.unwrap_or_default();
+        (lane.log.write.0, lane.file.flush.0, last_record.0, lane.known_commit.0, lane.horizon.0)
     }
-}
-
-/// See `walcore/_native.pyi`.
-#[pyfunction]
-#[expect(clippy::too_many_arguments, reason = "each is a field of the log's end or of the message")]
-pub fn judge_append(
-    log_generation: u32,
-    log_term: u64,
-    elected_term: u64,
-    log_tli: u32,
-    write_lsn: u64,
-    room_end_lsn: u64,
-    generation: u32,
-    term: u64,
-    tli: u32,
-    start_lsn: u64,
-    wal_bytes: usize,
-) -> &'static str {
-    let log = LogEnd {
-        generation: log_generation,
-        term: log_term,
-        elected_term,
-        tli: log_tli,
-        write: Lsn(write_lsn),
-        room_end: Lsn(room_end_lsn),
-    };
-    match log.judge(generation, term, tli, Lsn(start_lsn), wal_bytes) {
-        Verdict::Take => "take",
-        Verdict::Generation => "generation",
-        Verdict::Past => "past",
-        Verdict::NotElected => "not elected",
-        Verdict::Elsewhere => "elsewhere",
-        Verdict::Timeline => "timeline",
-        Verdict::Room => "room",
-    }
-}
-
-/// See `walcore/_native.pyi`.
-#[pyfunction]
-pub fn held_lsn(flush_lsns: Vec<u64>, majority: usize) -> u64 {
-    let mut flushed: Vec<Lsn> = flush_lsns.into_iter().map(Lsn).collect();
-    held(&mut flushed, majority).0
-}
-
-/// A descriptor of ours for the same thing.
-fn duplicate(fd: RawFd) -> std::io::Result<OwnedFd> {
-    #[expect(unsafe_code, reason = "descriptors come from Python as numbers")]
-    // SAFETY: the caller holds it open during this call, and it is not kept beyond; one that is not open is an error.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    borrowed.as_fd().try_clone_to_owned()
-}
-
-#[expect(clippy::disallowed_methods, reason = "this is the driver: the core gets no time at all")]
-fn now() -> Instant {
-    Instant::now()
 }

@@ -777,9 +777,12 @@ class LeadLane:
         """What was read off that socket and not taken."""
     def unsent(self, stream: int, /) -> bytes:
         """What that socket did not take yet."""
-    def peers(self) -> list[tuple[int, int, int, int, bool, bool, bytes | None]]:
-        """Of each peer: next, write, flush LSN, told commit LSN; and since the last call, whether something was heard,
-        and sent; and what its replies end with (`reply_needs`), if that is new."""
+    def peers(self) -> list[tuple[int, int, int, int, float | None, float | None, bytes | None]]:
+        """Of each peer: next, write, flush LSN, told commit LSN; seconds since something was heard, and sent, None if
+        not since the last call; and what its replies end with (`reply_needs`), if that is new."""
+    @property
+    def has_room(self) -> bool:
+        """A majority follows closely enough to take more of the primary."""
     @property
     def is_slow(self) -> bool:
         """The last sync took so long that it must not hold up the event loop again."""

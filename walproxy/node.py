@@ -98,8 +98,7 @@ class Node:
         self._operator = Operator(self._replica, self.settle)
         self._role = ""
         self._removed_s = 0.0
-        self._is_removing = False
-        self._has_failed = False
+        self._is_removing = self._has_failed = False
         acceptor.room_end_lsn = store.room_end_lsn
         self._lane: Lane | None = None
         self._lane_from_s = 0.0  # No lane is begun before.
@@ -193,14 +192,14 @@ class Node:
         except OSError as error:
             self._lane = None
             self._fail_with(self._store.poisoned(error))
-        except Exception as error:  # noqa: BLE001 - it ends the node; raised here it would end the loop alone
-            self._fail_with(error)
+        except BaseException as error:  # noqa: BLE001 - it ends the node; raised here it would end the loop alone
+            self._fail_with(error if isinstance(error, Exception) else RuntimeError(repr(error)))
         return 0.0
 
     def _may_run_lane(self) -> bool:
         """Nothing is under way that the lane could get in the way of."""
         is_ours = self._is_disk_fast and not self._is_removing and not self._replica.has_disk_work_out
-        is_over = self._role == "stopped" or self._failed.done()
+        is_over = self._failed.done() or self._role == "stopped"
         is_settled = self._replica.proposer.role in {Role.FOLLOWING, Role.PROPOSING}
         return is_ours and is_settled and not is_over and (self._lane is None or self._lane.is_steady)
 
@@ -222,6 +221,8 @@ class Node:
         taken = lane.bring_up_to_date(now_s)
         self._taken_natively += taken
         self._is_disk_fast = not lane.is_disk_slow
+        if taken:
+            self._recent.clear()  # It ends where the lane began.
         if taken or self._replica.acceptor.commit_lsn != self._seen_commit_lsn:
             self._work_done.set()
             self._after(now_s)

@@ -111,7 +111,8 @@ class ProposerLane:
                 continue
             if not isinstance(stream, LendableCopy) or not stream.is_lendable:
                 return None
-            if id(peer) in lent or (peer.next_lsn >= self._oldest_lsn and stream.can_be_lent):
+            is_near = peer.next_lsn >= self._oldest_lsn and self._replica.proposer.knows_all(peer)
+            if id(peer) in lent or (is_near and stream.can_be_lent):
                 joining.append(Lent(name, peer, stream))
         return joining
 
@@ -209,12 +210,12 @@ class ProposerLane:
         native, proposer = self._native, self._replica.proposer
         write, flush, last_record, commit = map(Lsn, native.positions)
         for one, known in zip(self._lent, native.peers(), strict=True):
-            next_lsn, write_lsn, flush_lsn, told_lsn, is_heard, is_sent, needs = known
+            next_lsn, write_lsn, flush_lsn, told_lsn, heard_s, sent_s, needs = known
             one.peer.next_lsn = Lsn(next_lsn)
-            if is_sent:
-                one.peer.sent_s, one.peer.sent_commit_lsn = now_s, Lsn(told_lsn)
-            if is_heard:
-                proposer.on_heard(one.name, Lsn(write_lsn), Lsn(flush_lsn), now_s)
+            if sent_s is not None:
+                one.peer.sent_s, one.peer.sent_commit_lsn = now_s - sent_s, Lsn(told_lsn)
+            if heard_s is not None:
+                proposer.on_heard(one.name, Lsn(write_lsn), Lsn(flush_lsn), now_s - heard_s)
             if needs is not None:
                 self._note_needs(one, needs)
         appends, self._appends = self._appends, native.appends
@@ -223,7 +224,9 @@ class ProposerLane:
             self._store.on_written(write)
         proposer.on_led(write, flush, last_record, commit_lsn=commit, now_s=now_s)
         primary_end, messages, reported = native.primary
-        self._upstream.on_taken(write, Lsn(primary_end), messages - self._messages, Lsn(reported))
+        # One that we do not read for lack of room is not silent.
+        heard = messages - self._messages + (not native.has_room)
+        self._upstream.on_taken(write, Lsn(primary_end), heard, Lsn(reported))
         self._messages = messages
         self._follower.on_led(Lsn(primary_end), Lsn(reported), now_s)
         return self._appends - appends

@@ -13,6 +13,7 @@ import pytest
 
 from tests.synthetic_wal import WalWriter
 from walcore._native import LeadLane, WalScanner
+from walproxy.quorum.errors import MessageMalformed
 from walproxy.quorum.messages import (
     PROTOCOL_VERSION,
     Append,
@@ -22,6 +23,7 @@ from walproxy.quorum.messages import (
     decode,
     encode,
     parse_needs,
+    reply_needs,
 )
 from walproxy.wire.frames import FrameBuffer
 from walproxy.wire.lsn import Lsn
@@ -468,11 +470,41 @@ def test_python_learns_what_was_heard_and_sent_and_what_is_needed(world: World) 
 
     assert world.run()
     b, c = world.lane.peers()
-    assert b[:6] == (wal.end_lsn, wal.ends[1], wal.ends[0], START, True, True)
+    assert b[:4] == (wal.end_lsn, wal.ends[1], wal.ends[0], START)
+    assert c[:4] == (wal.end_lsn, START, START, START)
+    for passed_s in (b[4], b[5], c[5]):
+        assert passed_s is not None
+        assert 0 <= passed_s < 30
+    assert (c[4], c[6]) == (None, None)
     assert b[6] is not None
     assert parse_needs(b[6]) == (feedback, slots)
-    assert c == (wal.end_lsn, START, START, START, False, True, None)
-    assert [peer[4:] for peer in world.lane.peers()] == [(False, False, None)] * 2
+    assert [peer[4:] for peer in world.lane.peers()] == [(None, None, None)] * 2
+
+
+def test_what_a_peer_needs_is_told_the_first_time_and_when_it_changes(world: World) -> None:
+    for needs, is_new in ((b"", True), (b"", False), (b"x", True), (b"x", False)):
+        world.b.says(encode(REPLY)[: -len(reply_needs(REPLY))] + needs)
+        assert world.run()
+        assert world.lane.peers()[0][6] == (needs if is_new else None)
+    for damaged in (b"", b"x", reply_needs(REPLY) + b"x"):
+        with pytest.raises(MessageMalformed):
+            parse_needs(damaged)
+
+
+def test_a_peer_that_says_it_holds_what_was_never_sent_ends_nothing(world: World) -> None:
+    world.b.replies(write_lsn=Lsn((1 << 64) - 1))
+    assert world.run()
+    world.primary_sends(world.wal.end_lsn)
+    assert world.run()
+    assert world.lane.positions[0] == world.wal.end_lsn
+    assert len(world.b.appends()) == len(world.c.appends()) == 1
+
+
+def test_a_primary_that_is_gone_while_there_is_no_room_is_handed_over(new_world: NewWorld) -> None:
+    world = new_world(window_bytes=0)
+    assert not world.lane.has_room
+    world.primary.socket.close()
+    assert not world.lane.run(5.0, False)
 
 
 def test_what_was_counted_elsewhere_goes_with_the_next_append_and_is_never_taken_back(

@@ -471,6 +471,45 @@ async def test_a_lent_stream_can_be_failed_and_is_not_read_again(port: int) -> N
     connection.take_back(b"rest", b"unsent")
 
 
+async def test_what_another_left_is_handled_though_the_server_is_gone(port: int) -> None:
+    connection = await lendable(port)
+    taken: list[bytes] = []
+    pump = asyncio.create_task(connection.pump(taken.append, lambda: None))
+    connection.send(b"one")
+    await seen(lambda: taken == [b"one"])
+    fd, _ = connection.lend(lambda _: None)
+    with socket.socket(fileno=os.dup(fd)) as ours:
+        ours.shutdown(socket.SHUT_RDWR)
+
+    connection.take_back(messages.CopyData(b"last words").encode(), b"")
+    with pytest.raises(ConnectFailed):
+        await pump
+    assert taken == [b"one", b"last words"]
+    connection.close()
+
+
+@pytest.mark.parametrize("is_lent", [True, False])
+async def test_no_goodbye_goes_into_half_a_message(port: int, is_lent: bool) -> None:
+    """What another sent of a message, or we did, is not completed by libpq's Terminate."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.settimeout(5)
+        connection = await lendable(port)
+        pump = asyncio.create_task(connection.pump(lambda _: None, lambda: None))
+        await asyncio.sleep(0)
+        fd, _ = connection.lend(lambda _: None)
+        os.dup2(ours.fileno(), fd)
+        ours.close()
+        os.write(fd, b"d\0\0")
+        if not is_lent:
+            connection._pgconn.put_back(b"", b"\0\5x")  # type: ignore[union-attr]
+        connection.close()
+        assert theirs.recv(100) == b"d\0\0"
+        assert theirs.recv(100) == b""
+        pump.cancel()
+        await asyncio.wait({pump})
+
+
 async def test_what_libpq_speaks_is_never_lent(port: int) -> None:
     connection = await CopyBoth.connect(conninfo(port), replication=True, application_name="x")
     await connection.start("START_REPLICATION 0/1")

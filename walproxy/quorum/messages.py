@@ -266,7 +266,9 @@ def reply_needs(message: AppendReply) -> bytes:
 
 def parse_needs(needs: bytes) -> tuple[Feedback, tuple[SlotHorizon, ...]]:
     """As `reply_needs` wrote them. Raises MessageMalformed."""
-    reply = _get_append_reply(Reader(bytes(_REPLY_HEAD.size) + needs), 0)
+    reader = Reader(bytes(_REPLY_HEAD.size) + needs)
+    reply = _get_append_reply(reader, 0)
+    reader.end()
     return reply.feedback, reply.slots
 
 

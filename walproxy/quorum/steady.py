@@ -41,8 +41,6 @@ class SteadyLead(MemberChanges):
         is_begun = self.commit_lsn >= self.term_start_lsn > INVALID_LSN
         if not is_free or not is_begun or membership.is_changing:
             return None
-        if not all(self._knows_all(peer) for peer in self.peers.values() if peer.is_streaming):
-            return None
         return SteadyTerm(
             self.term,
             membership.generation,
@@ -52,7 +50,7 @@ class SteadyLead(MemberChanges):
             self._timing.commit_delay_s,
         )
 
-    def _knows_all(self, peer: Peer) -> bool:
+    def knows_all(self, peer: Peer) -> bool:
         """What it is to be sent next is of our last term and timeline, which it was told of."""
         entries = self.term_history.entries
         return peer.told_entries == len(entries) and peer.next_lsn >= entries[-1].start_lsn

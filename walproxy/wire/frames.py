@@ -54,6 +54,14 @@ class FrameBuffer:
         del self._data[:end]
         return Frame(tag, body)
 
+    @property
+    def has_frame(self) -> bool:
+        """`next_frame` would give one, or raise."""
+        if len(self._data) < _HEADER.size:
+            return False
+        length = int(_HEADER.unpack_from(self._data)[1])
+        return not _LENGTH_MIN <= length <= self._length_max or len(self._data) > length
+
     def next_untagged(self, *, length_max: int) -> bytes | None:
         """Take the body of a packet that comes before authentication, which has no tag.
 

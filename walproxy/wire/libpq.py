@@ -240,11 +240,11 @@ class CopyBoth:
 
     def take_back(self, rest: bytes, unsent: bytes) -> None:
         """Read again, `rest` first; and send `unsent`, before anything else."""
+        assert isinstance(self._pgconn, PlainConnection)
         self._borrower = None
+        self._pgconn.put_back(rest, unsent)
         if self._fd < 0 or self._pump is None:
             return
-        assert isinstance(self._pgconn, PlainConnection)
-        self._pgconn.put_back(rest, unsent)
         self._push_more()
         self.resume()
         # Before anything is waited for: what is here already wakes nobody.
@@ -256,7 +256,7 @@ class CopyBoth:
 
     def fail(self, error: Exception) -> None:
         """End `pump` with that; what was lent is not taken back."""
-        self._borrower = None
+        self._borrower, self._copy = None, _Copy.FAILED  # What is sent from now on goes nowhere.
         if self._pump is not None and not self._pump[1].done():
             self._pump[1].set_exception(error)
 

@@ -5,8 +5,10 @@ It has the methods of `psycopg.pq.PGconn` that `CopyBoth` calls, and its socket 
 Source: PostgreSQL 18 ``doc/src/sgml/protocol.sgml``, "Message Flow"; ``src/interfaces/libpq/fe-protocol3.c``.
 """
 
+import contextlib
 import errno
 import os
+import socket
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
@@ -23,6 +25,7 @@ from walproxy.wire.messages import Message
 # Of the server's messages. Its WAL comes in pieces of 128 KiB; a history file has a line for each timeline.
 _FRAME_BYTES_MAX: Final = 16 << 20
 _READ_BYTES: Final = 1 << 18
+_READS_MAX: Final = 4
 # What a server may say at any time: notices and changed settings.
 _NEWS: Final = {messages.NoticeResponse.tag, messages.ParameterStatus.tag}
 _FIELDS: Final = {
@@ -76,6 +79,8 @@ class PlainConnection:
         self._is_copying = False  # The server may send CopyData.
         self._has_ended = False  # It has ended the copy, and we have not.
         self._is_done = False  # We have ended the copy.
+        self._end: OSError | str | None = None  # Why the socket gives no more.
+        self._is_lent = False
         self._lost = ""
 
     # --- as PGconn ---------------------------------------------------------------------------------------
@@ -100,7 +105,10 @@ class PlainConnection:
         return self._lost
 
     def finish(self) -> None:
-        """Say goodbye, and close the socket."""
+        """Say goodbye, and close the socket. A goodbye behind half a message would become a part of that."""
+        if self._fd >= 0 and (self._out or self._is_lent):
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._fd)) as ours:
+                ours.shutdown(socket.SHUT_RDWR)
         self._fd = -1  # Its number may belong to another soon.
         self._pgconn.finish()
 
@@ -125,19 +133,30 @@ class PlainConnection:
         return 0
 
     def consume_input(self) -> None:
-        """Take in what the socket has. Raises psycopg.OperationalError."""
-        while True:
+        """Take in what the socket has, not without end. Raises psycopg.OperationalError.
+
+        What came before the end is handled first: it may say why.
+        """
+        if self._end is None:
+            self._end = self._read()
+        if self._end is not None and not self._frames.has_frame:
+            raise self._loss(self._end)
+
+    def _read(self) -> OSError | str | None:
+        """Gives why there is nothing more to come."""
+        for _ in range(_READS_MAX):
             try:
                 data = os.read(self._fd, _READ_BYTES)
             except BlockingIOError:
-                return
+                return None
             except OSError as error:
-                raise self._loss(error) from error
+                return error
             if not data:
-                raise self._loss("server closed the connection")
+                return "server closed the connection"
             self._frames.feed(data)
             if len(data) < _READ_BYTES:
-                return
+                return None
+        return None
 
     def is_busy(self) -> bool:
         """True if `get_result` would have to wait."""
@@ -188,10 +207,12 @@ class PlainConnection:
 
     def take_rest(self) -> bytes:
         """What was read and not handled: another reads on from there."""
+        self._is_lent = True
         return self._frames.take_rest()
 
     def put_back(self, rest: bytes, unsent: bytes) -> None:
         """What the other has left."""
+        self._is_lent = False
         self._frames.feed(rest)
         self._out += unsent
 

@@ -67,8 +67,9 @@ struct Peer {
     flush: Lsn,
     told_commit: Lsn,
     sent_at: Instant,
+    heard_at: Instant,
     /// What its downstreams need, as it said last; and what of that Python was not told yet.
-    needs: Vec<u8>,
+    needs: Option<Vec<u8>>,
     new_needs: Option<Vec<u8>>,
     /// Since Python asked last.
     is_heard: bool,
@@ -126,10 +127,12 @@ impl Lead {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
+        // Who is gone is heard of whatever was asked for.
+        let mut ready = fds.iter().map(|fd| !(fd.revents() - PollFlags::OUT).is_empty());
         let event_loop = ready.next().unwrap_or_default();
         let primary = ready.next().unwrap_or_default() || (takes && self.has_more);
-        Ok(Ready { event_loop, primary, peers: ready.collect() })
+        let peers = ready.collect();
+        Ok(Ready { event_loop, primary, peers })
     }
 
     /// Whether a majority follows closely enough to take more. Ours counts: what we take, we sync at once.
@@ -143,7 +146,11 @@ impl Lead {
 
     /// Handles all that is here. Source: docs/quorum.md rules 11, 12, 21 and 22.
     fn turn(&mut self, ready: &Ready) -> std::io::Result<Next> {
-        let mut next = if ready.primary && self.has_room() { self.take_in() } else { Next::Wait };
+        let mut next = match (ready.primary, self.has_room()) {
+            (true, true) => self.take_in(),
+            (true, false) => Next::HandOver, // It is gone: nothing else was asked for.
+            (false, _) => Next::Wait,
+        };
         self.put_batch()?;
         let is_slow = self.file.is_slow;
         for at in 0..self.peers.len() {
@@ -228,7 +235,10 @@ impl Lead {
         self.append(start, &self.batch).put_head(self.version, &mut head);
         let commit = self.commit;
         for peer in &mut self.peers {
-            if peer.next == start && !peer.link.is_waiting() && end.0 - peer.write.0 <= self.window {
+            if peer.next == start
+                && !peer.link.is_waiting()
+                && end.0.saturating_sub(peer.write.0) <= self.window
+            {
                 peer.link.send(&head, &self.batch);
                 peer.on_sent(end, commit);
             }
@@ -260,11 +270,11 @@ impl Lead {
                 peer.write = reply.write;
                 // Within a term an acceptor's flush LSN only grows, so a late reply is an understatement.
                 peer.flush = peer.flush.max(reply.flush);
-                if peer.needs != reply.needs {
-                    peer.needs = reply.needs.to_vec();
+                if peer.needs.as_deref() != Some(reply.needs) {
+                    peer.needs = Some(reply.needs.to_vec());
                     peer.new_needs = Some(reply.needs.to_vec());
                 }
-                peer.is_heard = true;
+                (peer.is_heard, peer.heard_at) = (true, now());
                 let len = frame.len;
                 peer.link.frames.consume(len);
             }
@@ -376,8 +386,8 @@ impl Peer {
 
 /// A peer as Python knows it: socket, bytes begun, whether it votes, next, write, flush and told commit LSN.
 type LentPeer = (RawFd, Vec<u8>, bool, u64, u64, u64, u64);
-/// Next, write, flush and told commit LSN; whether something was heard, and sent; what it needs, if that is new.
-type KnownPeer<'py> = (u64, u64, u64, u64, bool, bool, Option<Bound<'py, PyBytes>>);
+/// Next, write, flush and told commit LSN; seconds since something was heard, and sent; what it needs, if that is new.
+type KnownPeer<'py> = (u64, u64, u64, u64, Option<f64>, Option<f64>, Option<Bound<'py, PyBytes>>);
 
 impl LeadLane {
     fn lock(&self) -> MutexGuard<'_, Lead> {
@@ -428,7 +438,8 @@ impl LeadLane {
                 flush: Lsn(flush),
                 told_commit: Lsn(told),
                 sent_at: now(),
-                needs: Vec::new(),
+                heard_at: now(),
+                needs: None,
                 new_needs: None,
                 is_heard: false,
                 is_sent: false,
@@ -495,8 +506,9 @@ impl LeadLane {
         let mut lane = self.lock();
         let known = lane.peers.iter_mut().map(|peer| {
             let needs = peer.new_needs.take().map(|needs| PyBytes::new(py, &needs));
-            let (is_heard, is_sent) = (std::mem::take(&mut peer.is_heard), std::mem::take(&mut peer.is_sent));
-            (peer.next.0, peer.write.0, peer.flush.0, peer.told_commit.0, is_heard, is_sent, needs)
+            let heard = std::mem::take(&mut peer.is_heard).then(|| peer.heard_at.elapsed().as_secs_f64());
+            let sent = std::mem::take(&mut peer.is_sent).then(|| peer.sent_at.elapsed().as_secs_f64());
+            (peer.next.0, peer.write.0, peer.flush.0, peer.told_commit.0, heard, sent, needs)
         });
         known.collect()
     }
@@ -509,6 +521,11 @@ impl LeadLane {
     #[getter]
     fn is_slow(&self) -> bool {
         self.lock().file.is_slow
+    }
+
+    #[getter]
+    fn has_room(&self) -> bool {
+        self.lock().has_room()
     }
 
     #[getter]

@@ -136,9 +136,9 @@ class Node:
         self._give_back()
         if not self._failed.done():
             self._failed.cancel()
-            while self._replica.has_disk_work_out and not self._has_failed:
-                await self._next_work_done()
-            if not self._has_failed:
+            # One thread: what was handed to it before is done then, and `_worked` has heard of it.
+            await self._loop.run_in_executor(self._disk, int)
+            if not self._has_failed and not self._replica.has_disk_work_out:
                 work, state = self._replica.acceptor.ready(), self._replica.acceptor.state_to_save()
                 await self._loop.run_in_executor(self._disk, self._save_all, work, state)
         self._disk.shutdown(wait=True)
@@ -323,8 +323,8 @@ class Node:
         """Our own log, the part that is not on disk yet included. Raises WalRemoved."""
         if start_lsn == end_lsn:
             return b""
-        recent = self._recent.get(start_lsn, end_lsn, term=self.term_history.last_term)
-        return self._store.read(start_lsn, end_lsn - start_lsn) if recent is None else recent
+        term = self.term_history.last_term
+        return self._recent.read(start_lsn, end_lsn, term=term, stored=self._store.read)
 
     def _after(self, now_s: float) -> None:
         """Tell everyone who waits, and set the clock."""
@@ -532,8 +532,8 @@ class Node:
         size = min(size, self.commit_lsn - lsn)
         if size <= 0:
             raise NotReady("wal is not committed yet", lsn=lsn, commit=self.commit_lsn)
-        recent = self._recent.get(lsn, Lsn(lsn + size), term=self.term_history.last_term)
-        return self._store.read(lsn, size) if recent is None else recent
+        term = self.term_history.last_term
+        return self._recent.read(lsn, Lsn(lsn + size), term=term, stored=self._store.read)
 
     def functions(self) -> Functions:
         """What an operator may call."""

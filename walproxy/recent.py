@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from collections.abc import Callable
 
 from walproxy.wire.lsn import INVALID_LSN, Lsn
 
@@ -43,6 +44,19 @@ class RecentWal:
                     break
                 self._chunks.popleft()
                 self._size -= len(chunk)
+
+    def read(self, start_lsn: Lsn, end_lsn: Lsn, *, term: int, stored: Callable[[Lsn, int], bytes]) -> bytes:
+        """That range of the log of `term`, of what lies before our chunks as `stored` reads it off the disk.
+
+        Raises what `stored` does.
+        """
+        with self._lock:
+            begins = self._chunks[0][0] if self._chunks and term == self._term else INVALID_LSN
+        if start_lsn < begins < end_lsn:  # The disk may lack what follows.
+            rest = self.read(begins, end_lsn, term=term, stored=stored)
+            return stored(start_lsn, begins - start_lsn) + rest
+        found = self.get(start_lsn, end_lsn, term=term)
+        return stored(start_lsn, end_lsn - start_lsn) if found is None else found
 
     def get(self, start_lsn: Lsn, end_lsn: Lsn, *, term: int) -> bytes | None:
         """The bytes of that range of the log of `term`; None if not all of them are here."""

@@ -79,6 +79,34 @@ async def test_the_commit_lsn_is_saved_at_an_orderly_stop(tmp_path: Path, wal: W
     assert saved.commit_lsn == node.commit_lsn == wal.end_lsn
 
 
+async def test_wal_that_is_partly_on_disk_and_partly_in_memory_is_one(tmp_path: Path, wal: WalWriter) -> None:
+    """A peer that lags is sent what the disk has, and in one piece with it what it has not yet."""
+    control, store = ControlFile(tmp_path), SegmentStore(tmp_path, size_bytes_max=64 << 20)
+    node = Node(settings(tmp_path), control=control, store=store, make_upstream=no_primary)
+    written = Lsn(wal.ends[6])
+    running = await follow(node, wal, end_lsn=written, commit_lsn=START)
+    node._recent.add(written, wal.between(written, wal.end_lsn), term=1, stored_lsn=written)
+
+    assert node._wal(START, wal.end_lsn) == wal.between(START, wal.end_lsn)
+    assert node._wal(written, wal.end_lsn) == wal.between(written, wal.end_lsn)
+    assert node._wal(START, written) == wal.between(START, written)
+    running.cancel()
+    await asyncio.wait({running})
+    store.close()
+
+
+async def test_a_node_ends_though_work_was_never_handed_to_the_disk(tmp_path: Path, wal: WalWriter) -> None:
+    control, store = ControlFile(tmp_path), SegmentStore(tmp_path, size_bytes_max=64 << 20)
+    node = Node(settings(tmp_path), control=control, store=store, make_upstream=no_primary)
+    running = await follow(node, wal, end_lsn=wal.end_lsn, commit_lsn=START)
+    node._replica.has_disk_work_out = True  # As after an error between core and disk.
+
+    running.cancel()
+    await asyncio.wait({running}, timeout=10)
+    assert running.done()
+    store.close()
+
+
 async def test_what_a_peer_says_while_a_node_stops_is_not_half_saved(
     tmp_path: Path, wal: WalWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,16 +95,22 @@ async def test_wal_that_is_partly_on_disk_and_partly_in_memory_is_one(tmp_path: 
     store.close()
 
 
-async def test_a_node_ends_though_work_was_never_handed_to_the_disk(tmp_path: Path, wal: WalWriter) -> None:
+async def test_a_node_ends_and_saves_nothing_if_work_was_never_handed_to_the_disk(
+    tmp_path: Path, wal: WalWriter
+) -> None:
     control, store = ControlFile(tmp_path), SegmentStore(tmp_path, size_bytes_max=64 << 20)
     node = Node(settings(tmp_path), control=control, store=store, make_upstream=no_primary)
-    running = await follow(node, wal, end_lsn=wal.end_lsn, commit_lsn=START)
+    running = await follow(node, wal, end_lsn=wal.end_lsn, commit_lsn=wal.end_lsn)
     node._replica.has_disk_work_out = True  # As after an error between core and disk.
 
     running.cancel()
     await asyncio.wait({running}, timeout=10)
-    assert running.done()
     store.close()
+
+    saved = ControlFile(tmp_path).load()
+    assert running.done()
+    assert saved is not None
+    assert saved.commit_lsn < node.commit_lsn
 
 
 async def test_what_a_peer_says_while_a_node_stops_is_not_half_saved(

@@ -1,5 +1,7 @@
 """MemberChanges: the part of a proposer that changes the members. Source: docs/quorum.md rules 19 and 20."""
 
+from abc import ABC, abstractmethod
+
 from walproxy.quorum.acceptor import Acceptor
 from walproxy.quorum.change import (
     begun,
@@ -19,7 +21,7 @@ from walproxy.quorum.walrange import WalRange
 from walproxy.wire.lsn import Lsn
 
 
-class MemberChanges:
+class MemberChanges(ABC):
     """Begins a change, carries it on, tells everyone. `Proposer` has the state."""
 
     role: Role
@@ -110,5 +112,6 @@ class MemberChanges:
         if self.role is not Role.PROPOSING or not self._log.is_voter:
             self.become_following()  # Votes of before do not count any more.
 
+    @abstractmethod
     def become_following(self) -> None:
-        raise NotImplementedError
+        """Propose no more."""
